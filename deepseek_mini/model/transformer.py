@@ -1,0 +1,178 @@
+"""The whole model: embedding, blocks, norm, head."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepseek_mini.config import Config
+from deepseek_mini.model import ops
+from deepseek_mini.model.attention import GQA
+from deepseek_mini.model.cache import KVCache
+from deepseek_mini.model.ffn import SwiGLU
+from deepseek_mini.model.norm import RMSNorm
+from deepseek_mini.model.rope import rope_table
+
+
+class Block(nn.Module):
+    """One layer: attention, then a feed-forward network, each with norm and residual.
+
+    x = x + attn(norm(x)), then x = x + ffn(norm(x)): pre-norm, as in DeepSeek-LLM
+    (arXiv 2401.02954, §2.2).
+    """
+
+    def __init__(self, config: Config, layer: int):
+        super().__init__()
+        self.attn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attn = GQA(config, layer)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.ffn = SwiGLU(config.dim, config.dense.inter_dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        cos: Float[Tensor, "T half"],
+        sin: Float[Tensor, "T half"],
+        mask: Bool[Tensor, "B T S"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        x = x + self.attn(self.attn_norm(x), cos, sin, mask, cache)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class Transformer(nn.Module):
+    """A DeepSeek language model, freshly initialised.
+
+    Every matrix is drawn from N(0, init_std²), norms are 1 and biases 0 (DeepSeek-LLM,
+    arXiv 2401.02954, §2.3). With tied embeddings the head is the embedding matrix.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.head.weight = self.embed.weight
+        self._tables: dict = {}  # RoPE tables by device and type, made when needed
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.config.init_std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        cache: KVCache | None = None,
+        pad: Bool[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        """Scores (logits) of every next token; arguments as for `hidden`."""
+        return self.head(self.hidden(tokens, cache, pad))
+
+    def hidden(
+        self,
+        tokens: Int[Tensor, "B T"],
+        cache: KVCache | None = None,
+        pad: Bool[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """The vectors that the head reads.
+
+        With a cache the T tokens follow those that it holds, and are appended to it.
+        `pad` is True where a token is padding, at either end of a row: nothing attends
+        to it and what comes out there means nothing. A cache remembers it.
+
+        Raises:
+            ValueError: no tokens, ids outside the vocabulary, a longer text than
+                max_seq_len or than the cache has room for, or a pad of another shape.
+        """
+        self._check(tokens, cache, pad)
+        n_tokens = tokens.shape[1]
+        start = 0 if cache is None else cache.length
+        cos, sin = self._rope(start, start + n_tokens)
+        if cache is not None:
+            pad = cache.extend_pad(pad, n_tokens)
+        mask = None if pad is None else padded_causal_mask(pad, n_tokens)
+        x = self.embed(tokens)
+        for layer in self.layers:
+            x = layer(x, cos, sin, mask, cache)
+        if cache is not None:
+            cache.pad, cache.length = pad, start + n_tokens
+        return self.norm(x)
+
+    def new_cache(self, batch_size: int, max_seq_len: int | None = None) -> KVCache:
+        """An empty cache for `batch_size` rows of at most `max_seq_len` tokens
+        (default: the model's own limit), in the model's type and on its device.
+        """
+        limit = self.config.max_seq_len
+        max_seq_len = limit if max_seq_len is None else max_seq_len
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, but it must be at least 1")
+        if not 1 <= max_seq_len <= limit:
+            raise ValueError(
+                f"max_seq_len is {max_seq_len}, but this model takes 1 to {limit}"
+            )
+        weight = self.embed.weight
+        return KVCache(
+            self.config, batch_size, max_seq_len, weight.dtype, weight.device
+        )
+
+    def _rope(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Rows start to end of the cosine and sine tables, which grow as needed."""
+        weight = self.embed.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        key = (weight.device, dtype)
+        if key not in self._tables or self._tables[key][0].shape[0] < end:
+            rows = min(max(2 * end, 256), self.config.max_seq_len)
+            positions = torch.arange(rows, device=weight.device)
+            head_dim = self.config.attention.head_dim
+            with torch.inference_mode(False):  # the same table serves training later
+                rope = self.config.rope
+                self._tables[key] = rope_table(rope, head_dim, positions, dtype)
+        cos, sin = self._tables[key]
+        return cos[start:end], sin[start:end]
+
+    def _check(self, tokens: Tensor, cache: KVCache | None, pad: Tensor | None) -> None:
+        if tokens.ndim != 2 or tokens.numel() == 0:
+            raise ValueError(
+                f"tokens has shape {list(tokens.shape)}, but it must be [B, T] with at "
+                "least one row and one token"
+            )
+        limit, vocab = self.config.max_seq_len, self.config.vocab_size
+        total = tokens.shape[1] + (0 if cache is None else cache.length)
+        if total > limit:
+            raise ValueError(
+                f"the text is {total} tokens long, but this model's max_seq_len is "
+                f"{limit}: shorten it or load the model with a longer one"
+            )
+        if tokens.device.type == "cpu":  # elsewhere a look at the values costs a wait
+            low, high = int(tokens.min()), int(tokens.max())
+            if low < 0 or high >= vocab:
+                raise ValueError(
+                    f"token id {low if low < 0 else high} is outside the vocabulary: "
+                    f"ids go from 0 to {vocab - 1}"
+                )
+        if cache is not None:
+            cache.check_room(*tokens.shape)
+        if pad is not None and (pad.shape != tokens.shape or pad.dtype != torch.bool):
+            raise ValueError(
+                f"pad is {pad.dtype} of shape {list(pad.shape)}, but it must be "
+                f"torch.bool of the tokens' shape {list(tokens.shape)}"
+            )
+
+
+def padded_causal_mask(
+    pad: Bool[Tensor, "B S"], n_queries: int
+) -> Bool[Tensor, "B T S"]:
+    """`ops.causal_mask` without the keys that are padding.
+
+    Every query may see itself even if it is padding: a row of -inf has no softmax.
+    """
+    n_keys = pad.shape[1]
+    causal = ops.causal_mask(n_queries, n_keys, pad.device)
+    itself = causal & ~F.pad(causal[:, 1:], (0, 1))
+    return (causal & ~pad[:, None, :]) | itself

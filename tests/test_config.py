@@ -1,0 +1,85 @@
+"""Configs: impossible ones are refused in one sentence, differences are listed."""
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+import deepseek_mini as dm
+from deepseek_mini.config import GQA, Config, Linear, Llama3, Rope, SwiGLU, Yarn
+from deepseek_mini.presets import PRESETS
+
+
+def small(**changes) -> Config:
+    config = Config(
+        vocab_size=50,
+        dim=16,
+        n_layers=2,
+        max_seq_len=32,
+        attention=GQA(n_heads=4, n_kv_heads=2, head_dim=4),
+        dense=SwiGLU(inter_dim=24),
+    )
+    return replace(config, **changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "rule"),
+    [
+        (lambda: small(vocab_size=0), "Config.vocab_size is 0", "at least 1"),
+        (lambda: small(dim=16.0), "Config.dim is 16.0", "whole number"),
+        (lambda: small(n_layers=-1), "Config.n_layers is -1", "at least 1"),
+        (lambda: small(max_seq_len=True), "Config.max_seq_len is True", "whole number"),
+        (lambda: small(norm_eps=0), "Config.norm_eps is 0", "positive"),
+        (lambda: small(attention=None), "Config.attention is None", "GQA"),
+        (lambda: small(rope=None), "Config.rope is None", "Rope"),
+        (lambda: GQA(6, 4, 8), "GQA.n_kv_heads is 4", "must divide n_heads (6)"),
+        (lambda: GQA(6, 2, 7), "GQA.head_dim is 7", "must be even"),
+        (lambda: SwiGLU(0), "SwiGLU.inter_dim is 0", "at least 1"),
+        (lambda: Rope(theta=1.0), "Rope.theta is 1.0", "larger than 1"),
+        (lambda: Rope(layout="half"), "Rope.layout is 'half'", "'half_split'"),
+        (lambda: Rope(scaling="yarn"), "Rope.scaling is 'yarn'", "Yarn(...)"),
+        (lambda: Linear(factor=0), "Linear.factor is 0", "positive"),
+        (lambda: Yarn(4, 0), "Yarn.original_seq_len is 0", "at least 1"),
+        (lambda: Yarn(4, 64, beta_fast=1), "Yarn.beta_fast is 1", "beta_slow (1)"),
+        (lambda: Yarn(4, 64, mscale=-1), "Yarn.mscale is -1", "not be negative"),
+        (lambda: Llama3(8, 64, high_freq_factor=1), "high_freq_factor is 1", "larger"),
+        (lambda: Config.preset("deepseek-v9"), "'deepseek-v9'", "deepseek-llm-7b"),
+    ],
+)
+def test_an_impossible_config_names_field_value_and_rule(make, field, rule):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert field in str(error.value)
+    assert rule in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        small().dim = 32
+
+
+def test_diff_compares_parts_field_by_field():
+    llm_7b, llm_67b = Config.preset("deepseek-llm-7b"), PRESETS["deepseek-llm-67b"]
+    changed = {field: (a, b) for field, a, b in dm.diff(llm_7b, llm_67b)}
+    assert changed == {
+        "dim": (4096, 8192),
+        "n_layers": (30, 95),
+        "attention.n_heads": (32, 64),
+        "attention.n_kv_heads": (32, 8),
+        "dense.inter_dim": (11_008, 22_016),
+    }
+
+
+def test_diff_shows_a_part_of_another_kind_as_a_whole():
+    a, b = small(), small(rope=Rope(scaling=Linear(4)))
+    assert list(dm.diff(a, b)) == [("rope.scaling", None, Linear(4))]
+    assert str(dm.diff(a, a)) == "no difference"
+    assert str(dm.diff(a, b)) == "rope.scaling  None -> Linear(factor=4)"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_heads_of_the_released_models_are_128_wide(name):
+    config = Config.preset(name)
+    if not name.endswith("mini"):
+        assert config.attention.head_dim == 128
+    assert config.attention.n_heads * config.attention.head_dim == config.dim
