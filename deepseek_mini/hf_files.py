@@ -1,0 +1,200 @@
+"""The safetensors files of a folder: found, checked, read in pieces, replaced together.
+
+Only safetensors are read, never pickle, which can run code when it is opened.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+CHUNK_BYTES = 2**25  # read at a time
+
+
+class Stored(NamedTuple):
+    """A tensor on disk: its file, its shape and safetensors' name of its type."""
+
+    file: Path
+    shape: list[int]
+    dtype: str
+
+
+def find_tensors(folder: Path) -> dict[str, Stored]:
+    """Every tensor of the model in `folder`, by name: model.safetensors, or else the
+    files that the index names, or else all safetensors that there are.
+
+    Raises:
+        FileNotFoundError: there are none, or one that the index names is missing.
+        ValueError: a file or the index is damaged, or they contradict each other.
+    """
+    index, promised = folder / INDEX, {}
+    if (folder / SINGLE).is_file():
+        files = [folder / SINGLE]
+    elif index.is_file():
+        promised = read_index(index)
+        files = [folder / name for name in dict.fromkeys(promised.values())]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(
+            f"there are no *.safetensors in {folder}{_pickle(folder)}"
+        )
+    found: dict[str, Stored] = {}
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file.name} is missing; {index} names it")
+        for name, stored in _contents(file).items():
+            if name in found:
+                raise ValueError(
+                    f"tensor {name} is in {found[name].file} and in {file}"
+                )
+            found[name] = stored
+    for name, file_name in promised.items():
+        if name not in found or found[name].file.name != file_name:
+            raise ValueError(
+                f"tensor {name} is not in {folder / file_name}, where {index} puts it"
+            )
+    return found
+
+
+def _pickle(folder: Path) -> str:
+    for pattern in ("*.bin", "*.pt", "*.pth", "*.bin.index.json"):
+        for file in folder.glob(pattern):
+            return (
+                f" ({file.name} is of pickled weights, which can run code when they "
+                "are opened: convert them to safetensors first)"
+            )
+    return ""
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """The index's weight_map: for every tensor the name of the file that holds it."""
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        ok = all(isinstance(f, str) and Path(f).name == f for f in weight_map.values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        ok = False
+    if not ok:
+        raise ValueError(
+            f"{index} must be JSON whose weight_map gives every tensor the name of a "
+            "file in the same folder"
+        )
+    return weight_map
+
+
+def _contents(file: Path) -> dict[str, Stored]:
+    try:
+        with safe_open(file, "pt") as tensors:
+            names = tensors.keys()
+            slices = {name: tensors.get_slice(name) for name in names}
+            return {
+                name: Stored(file, list(part.get_shape()), part.get_dtype())
+                for name, part in slices.items()
+            }
+    except SafetensorError as error:
+        raise ValueError(_damage(file) or f"{file} is damaged: {error}") from None
+
+
+def _damage(file: Path) -> str | None:
+    """Which tensor a truncated file breaks off in, if its header can still be read."""
+    size = file.stat().st_size
+    try:
+        with open(file, "rb") as opened:
+            header_bytes = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(header_bytes, size)))
+        ends = {
+            name: 8 + header_bytes + value["data_offsets"][1]
+            for name, value in header.items()
+            if name != "__metadata__"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{file} is truncated or no safetensors file: its header cannot be read"
+    cut = [name for name in sorted(ends, key=ends.get) if ends[name] > size]
+    if not cut:
+        return None
+    return (
+        f"{file} is truncated: it has {size} of {max(ends.values())} bytes and breaks "
+        f"off in tensor {cut[0]}"
+    )
+
+
+def read_into(value: Tensor, file: Path, name: str) -> None:
+    """Copy a tensor of the same shape from a file, some rows at a time.
+
+    The file is opened anew for each piece, because what has been read counts as this
+    process's memory for as long as it is open.
+    """
+    step = max(CHUNK_BYTES // max(value[0].nbytes, 1), 1)
+    for start in range(0, len(value), step):
+        with safe_open(file, "pt") as tensors:
+            rows = tensors.get_slice(name)[start : start + step]
+            value[start : start + step].copy_(rows)
+            del rows
+
+
+def write_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    """One safetensors file, readable by whom a new file of this user is readable."""
+    file.touch()
+    mode = file.stat().st_mode
+    on_cpu = {name: t.to("cpu").contiguous() for name, t in tensors.items()}
+    save_file(on_cpu, file, metadata={"format": "pt"})  # transformers asks for "pt"
+    file.chmod(mode)  # save_file lets only the owner read
+
+
+def shard_names(sizes: dict[str, int], max_bytes: int) -> dict[str, list[str]]:
+    """File names and the tensors in each, in order, each filled up to `max_bytes`.
+
+    A tensor larger than that has a file of its own.
+    """
+    if max_bytes < 1:
+        raise ValueError(f"max_shard_bytes is {max_bytes}, but it must be at least 1")
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    if len(shards) == 1:
+        return {SINGLE: shards[0]}
+    n = len(shards)
+    return {f"model-{i:05}-of-{n:05}.safetensors": s for i, s in enumerate(shards, 1)}
+
+
+def replace_files(new: Path, old: Path, target: Path) -> None:
+    """Move the files of the folder `new` into `target`, all or none of them.
+
+    Files of the same names and the rest of an earlier model (its index, and the shards
+    that it names) go to the folder `old`, from which they come back if a move fails.
+    """
+    names = sorted((f.name for f in new.iterdir()), key=lambda n: n == "config.json")
+    earlier = {SINGLE, INDEX, *_indexed_shards(target / INDEX)}
+    before = {n for n in {*names, *earlier} if os.path.lexists(target / n)}
+    old.mkdir()
+    try:
+        for name in before:
+            os.replace(target / name, old / name)
+        for name in names:
+            os.replace(new / name, target / name)
+    except BaseException:
+        for name in names:
+            if name not in before:
+                (target / name).unlink(missing_ok=True)
+        for file in old.iterdir():
+            os.replace(file, target / file.name)
+        raise
+
+
+def _indexed_shards(index: Path) -> set[str]:
+    try:
+        names = set(read_index(index).values())
+    except (OSError, ValueError):
+        return set()
+    return {n for n in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", n)}

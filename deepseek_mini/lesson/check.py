@@ -1,0 +1,83 @@
+"""`check("03.2", rotate)`: is the learner's answer right, and if not, what is wrong?"""
+
+import random
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from deepseek_mini.lesson.judge import NotAttempted, NotYet, judge_exercise
+from deepseek_mini.lesson.oracles import find
+from deepseek_mini.lesson.progress import record
+
+
+@dataclass(frozen=True)
+class Result:
+    """A verdict. It is true when the exercise passed, and displays nothing itself."""
+
+    id: str
+    status: str  # "passed", "not attempted" or "not yet"
+    reason: str = ""
+    hint: str = ""
+
+    def __bool__(self) -> bool:
+        return self.status == "passed"
+
+    def __str__(self) -> str:
+        text = f"{self.id}: {self.status}"
+        if self.reason:
+            text += f" - {self.reason}"
+        return f"{text}\n  hint: {self.hint}" if self.hint else text
+
+    def _ipython_display_(self) -> None:
+        """As a cell's last expression it shows nothing more than `check` printed."""
+
+
+def check(id: str, theirs: object, *, seed: int = 0) -> Result:
+    """Judge the learner's answer to an exercise, print the verdict and return it.
+
+    id: "03.2", lesson and number. theirs: the function or class that was asked for.
+    seed: of the random inputs; another seed draws others.
+
+    Prints `03.2: passed`, `03.2: not attempted`, or `03.2: not yet - <reason>` and a
+    line with a hint. Never raises for a wrong answer; raises ValueError for an id that
+    does not exist. The global random generators are left as they were.
+    """
+    result = verdict(id, theirs, seed=seed)
+    print(result)
+    if result:
+        record(id)
+    return result
+
+
+def verdict(id: str, theirs: object, *, seed: int = 0) -> Result:
+    """What `check` prints, without printing or remembering it."""
+    exercise = find(id)
+    rng = np.random.default_rng([seed, *(int(part) for part in id.split("."))])
+    try:
+        with _generators_kept(seed):
+            judge_exercise(exercise, theirs, rng)
+    except NotAttempted:
+        return Result(id, "not attempted")
+    except NotYet as problem:
+        return Result(id, "not yet", problem.reason, problem.hint)
+    return Result(id, "passed")
+
+
+@contextmanager
+def _generators_kept(seed: int):
+    """Seed the global generators for the check, and put them back afterwards.
+
+    So no later cell depends on whether an exercise is solved.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

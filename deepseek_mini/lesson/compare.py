@@ -1,0 +1,176 @@
+"""Where two values differ, in a sentence: type, shape, dtype, then the first element.
+
+Used by the judge of the exercises. Values are tensors, arrays, numbers, strings, and
+tuples, lists or dicts of these.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+_TOLERANCE = {8: 1e-9, 4: 1e-5, 2: 2e-2}  # by bytes of a real number
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What was seen and what should have been; a hint where one follows from it."""
+
+    reason: str
+    hint: str = ""
+
+
+def difference(
+    got: object,
+    want: object,
+    tolerance: float | None = None,
+    exact_dtype: bool = True,
+) -> Difference | None:
+    """None when `got` is what `want` says, else the first difference.
+
+    tolerance: of max|got - want| / max(1, max|want|); 1e-9 for float64, 1e-5 for
+        float32 and 2e-2 for 16 bits when not given; integers must be equal.
+    exact_dtype: False accepts another floating dtype.
+    """
+    if isinstance(want, tuple | list):
+        return _sequences(got, want, tolerance, exact_dtype)
+    if isinstance(want, dict):
+        return _dicts(got, want, tolerance, exact_dtype)
+    if _family(want) is None:  # strings, None, configs
+        if type(got) is type(want) and (got is want or got == want):
+            return None
+        return Difference(f"the result is {got!r:.80}, but should be {want!r:.80}")
+    if _family(got) != _family(want):
+        return _other_type(got, want)
+    return _arrays(got, want, tolerance, exact_dtype)
+
+
+def _family(value: object) -> str | None:
+    if isinstance(value, torch.Tensor):
+        return "a torch tensor"
+    if isinstance(value, np.ndarray):
+        return "a NumPy array"
+    if isinstance(value, bool | int | float | complex | np.generic):
+        return "a number"
+    return None
+
+
+def _other_type(got: object, want: object) -> Difference:
+    seen = _family(got) or ("None" if got is None else f"a {type(got).__name__}")
+    hint = ""
+    if got is None:
+        hint = "a function that ends without `return` gives None"
+    elif isinstance(want, np.ndarray) and isinstance(got, torch.Tensor):
+        hint = "this exercise is in NumPy: leave torch out of it"
+    elif isinstance(want, torch.Tensor) and isinstance(got, np.ndarray):
+        hint = "this exercise is in torch: leave NumPy out of it"
+    return Difference(f"the result is {seen}, but should be {_family(want)}", hint)
+
+
+def _sequences(got, want, tolerance, exact_dtype) -> Difference | None:
+    kind = "a tuple" if isinstance(want, tuple) else "a list"
+    if not isinstance(got, tuple | list):
+        seen = _family(got) or ("None" if got is None else f"a {type(got).__name__}")
+        return Difference(f"the result is {seen}, but should be {kind} of {len(want)}")
+    if len(got) != len(want):
+        return Difference(f"there are {len(got)} outputs, but should be {len(want)}")
+    for i, (a, b) in enumerate(zip(got, want)):
+        diff = difference(a, b, tolerance, exact_dtype)
+        if diff is not None:
+            return Difference(f"output {i}: {diff.reason}", diff.hint)
+    return None
+
+
+def _dicts(got, want, tolerance, exact_dtype) -> Difference | None:
+    if not isinstance(got, dict) or list(map(str, got)) != list(map(str, want)):
+        seen = sorted(map(str, got)) if isinstance(got, dict) else type(got).__name__
+        if not isinstance(got, dict) or seen != sorted(map(str, want)):
+            return Difference(
+                f"the result has the keys {seen}, but should have "
+                f"{sorted(map(str, want))}"
+            )
+    for key in want:
+        diff = difference(got[key], want[key], tolerance, exact_dtype)
+        if diff is not None:
+            return Difference(f"entry {key!r}: {diff.reason}", diff.hint)
+    return None
+
+
+def _arrays(got, want, tolerance, exact_dtype) -> Difference | None:
+    names = [str(getattr(v, "dtype", type(v).__name__)) for v in (got, want)]
+    names = [name.removeprefix("torch.") for name in names]
+    sizes = _size(got), _size(want)
+    a, b = _wide(got), _wide(want)
+    if a.shape != b.shape:
+        return Difference(f"the shape is {a.shape}, but should be {b.shape}")
+    kinds = a.dtype.kind, b.dtype.kind
+    is_array = _family(want) != "a number"
+    if is_array and (
+        kinds[0] != kinds[1]
+        or (exact_dtype and kinds[1] in "fc" and names[0] != names[1])
+    ):
+        hint = (
+            "the result should keep the dtype of its inputs"
+            if (kinds[0] == kinds[1])
+            else ""
+        )
+        return Difference(f"the dtype is {names[0]}, but should be {names[1]}", hint)
+    if tolerance is None:
+        real = b.dtype.kind in "fc" or a.dtype.kind in "fc"
+        tolerance = _TOLERANCE.get(min(sizes), 1e-9) if real else 0.0
+    return _elements(a, b, tolerance)
+
+
+def _size(value: object) -> int:
+    """Bytes of one real number of the value's dtype."""
+    if isinstance(value, torch.Tensor):
+        return value.element_size() // (2 if value.is_complex() else 1)
+    dtype = np.asarray(value).dtype
+    return dtype.itemsize // (2 if dtype.kind == "c" else 1)
+
+
+def _wide(value: object) -> np.ndarray:
+    """The value as an array of bool, int64, float64 or complex128."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            value = value.double()
+        value = value.resolve_conj().resolve_neg().numpy()
+    array = np.asarray(value)
+    wide = {"f": np.float64, "c": np.complex128, "i": np.int64, "u": np.int64}
+    return array.astype(wide.get(array.dtype.kind, array.dtype))
+
+
+def _elements(a: np.ndarray, b: np.ndarray, tolerance: float) -> Difference | None:
+    if a.size == 0 or a.dtype.kind not in "biufc":
+        return None if np.array_equal(a, b) else Difference("the values differ")
+    if a.dtype.kind == "b":
+        wrong = a != b
+    else:
+        finite = np.abs(np.where(np.isfinite(b), b, 0)).max()
+        with np.errstate(invalid="ignore"):
+            far = ~(np.abs(a - b) <= tolerance * max(1.0, finite))  # NaN is far
+        wrong = far & (a != b)  # equal infinities are equal
+    if not wrong.any():
+        return None
+    index = tuple(int(i) for i in np.argwhere(wrong)[0])
+    seen, should = _numbers(a[index], b[index])
+    if a.ndim == 0:
+        return Difference(f"the result is {seen}, but should be {should}")
+    place = ", ".join(map(str, index))
+    return Difference(
+        f"element [{place}] is {seen}, but should be {should}; "
+        f"{int(wrong.sum())} of {a.size} elements differ"
+    )
+
+
+def _numbers(a: object, b: object) -> tuple[str, str]:
+    """Both in the fewest digits, 5 or more, that tell them apart."""
+    for digits in range(5, 18):
+        seen, should = (
+            str(v) if np.asarray(v).dtype.kind in "biu" else f"{v:.{digits}g}"
+            for v in (a, b)
+        )
+        if seen != should:
+            break
+    return seen, should

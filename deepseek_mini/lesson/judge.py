@@ -1,0 +1,226 @@
+"""How an answer is judged: call it, compare it, and find the sentence that fits.
+
+`judge_exercise` runs an exercise's cases; the functions below it are also for oracles
+that need a procedure of their own.
+"""
+
+import contextlib
+import copy
+import inspect
+import io
+import linecache
+import re
+import sysconfig
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deepseek_mini.lesson.compare import Difference, difference
+from deepseek_mini.lesson.oracles import Case, Exercise, Mistake
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_LIBRARIES = (
+    _PACKAGE,
+    *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
+    str(Path(torch.__file__).parent),
+    str(Path(np.__file__).parent),
+    "<frozen ",
+    "<__array_function__",
+)
+
+
+class NotAttempted(Exception):
+    """The learner's function still raises NotImplementedError."""
+
+
+class NotYet(Exception):
+    """The answer is wrong: what was seen, and a hint that does not give it away."""
+
+    def __init__(self, reason: str, hint: str = ""):
+        super().__init__(reason)
+        self.reason, self.hint = reason, hint
+
+
+def judge_exercise(ex: Exercise, theirs: object, rng: np.random.Generator) -> None:
+    """Return when the answer is right; otherwise raise NotAttempted or NotYet."""
+    if not callable(theirs):
+        raise NotYet(
+            f"expected the function itself, got {_kind(theirs)}",
+            f'write check("{ex.id}", {ex.signature.split("(")[0]}), without calling it',
+        )
+    if ex.judge is not None:
+        ex.judge(theirs, rng)
+        return
+    cases = list(ex.cases(rng))
+    for number, case in enumerate(cases):
+        want = ex.right(*_copies(case.args))
+        got = call(theirs, *case.args, exercise=ex)
+        diff = difference(got, want, case.tolerance, ex.exact_dtype)
+        if diff is not None:
+            where = f" (with {case.label})" if case.label else ""
+            hint = _hint(ex, theirs, diff, got, want, case, cases)
+            raise NotYet(f"{diff.reason}{where}", hint)
+        if number == 0:
+            again = call(theirs, *case.args, exercise=ex)
+            if difference(again, got, case.tolerance, ex.exact_dtype) is not None:
+                raise NotYet(
+                    "a second call with the same inputs gave another result",
+                    "keep nothing between calls, and draw no random numbers",
+                )
+
+
+def call(theirs: Callable, *args: object, exercise: Exercise | None = None) -> object:
+    """The result of the learner's function.
+
+    Its prints and warnings are not shown. Raises NotAttempted for a stub, and NotYet
+    for its exceptions, for other parameters than asked for, and for changed inputs.
+    """
+    _check_parameters(theirs, args, exercise)
+    before = _copies(args)
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = theirs(*args)
+    except (Exception, SystemExit) as problem:
+        raise _explain(problem, exercise) from None
+    for i, (old, new) in enumerate(zip(before, args)):
+        if _changed(old, new):
+            raise NotYet(
+                f"your function changed its input {_parameter(theirs, i)} in place",
+                "the caller still needs that input: write into a new one",
+            )
+    return result
+
+
+def _changed(old: object, new: object) -> bool:
+    """Whether tensors and arrays, also those in lists and dicts, hold other values."""
+    if isinstance(new, tuple | list):
+        return len(old) != len(new) or any(map(_changed, old, new))
+    if isinstance(new, dict):
+        return old.keys() != new.keys() or any(_changed(old[k], new[k]) for k in new)
+    if isinstance(new, torch.Tensor | np.ndarray):
+        return difference(new, old, tolerance=0.0) is not None
+    return False  # a module or a config: what it is, the oracle must know
+
+
+def _check_parameters(theirs: Callable, args: tuple, exercise: Exercise | None) -> None:
+    try:
+        signature = inspect.signature(theirs)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
+    try:
+        signature.bind(*args)
+    except TypeError:
+        asked = exercise.signature if exercise else f"{len(args)} arguments"
+        raise NotYet(
+            f"your function takes {signature}, but it is called as {asked}",
+            "keep the parameters that the exercise gives",
+        ) from None
+
+
+def _parameter(theirs: Callable, i: int) -> str:
+    try:
+        return list(inspect.signature(theirs).parameters)[i]
+    except (TypeError, ValueError, IndexError):
+        return f"number {i + 1}"
+
+
+def _copies(args: tuple) -> tuple:
+    return tuple(
+        a.detach().clone() if isinstance(a, torch.Tensor) else copy.deepcopy(a)
+        for a in args
+    )
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
+
+
+def _explain(problem: BaseException, exercise: Exercise | None) -> Exception:
+    """The learner's own exception as NotYet, with their line; a stub's as NotAttempted.
+
+    The line is the deepest one that is theirs: the notebook's or their file's, not that
+    of a library they call.
+    """
+    line, source = None, ""
+    trace = problem.__traceback__
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        if not filename.startswith(_LIBRARIES):
+            line = trace.tb_lineno
+            source = linecache.getline(filename, line).strip()
+        trace = trace.tb_next
+    first = str(problem).strip().split("\n")[0][:200]
+    if isinstance(problem, NotImplementedError):
+        # torch raises it too, for an operation that a dtype does not have.
+        expected = ("", exercise.id if exercise else "")
+        if first in expected or source.startswith("raise NotImplementedError"):
+            return NotAttempted()
+    message = re.sub(r"0x[0-9a-fA-F]+", "0x...", first)
+    reason = type(problem).__name__ + (f": {message}" if message else "")
+    if line is not None:
+        shown = f": `{source}`" if source else ""
+        reason += f" (line {line} of your code{shown})"
+    return NotYet(reason, _EXCEPTION_HINTS.get(type(problem), ""))
+
+
+_EXCEPTION_HINTS = {
+    NameError: "a name is misspelt, or a cell above has not been run",
+    RecursionError: "the function calls itself without end",
+    AttributeError: "NumPy arrays and torch tensors have different methods",
+}
+
+
+def _hint(
+    ex: Exercise,
+    theirs: Callable,
+    diff: Difference,
+    got: object,
+    want: object,
+    case: Case,
+    cases: list[Case],
+) -> str:
+    """The hint of the known mistake that gives what the learner's function gives.
+
+    When several give it in this case, the one that agrees in the most cases wins.
+    """
+    fitting = [m for m in ex.mistakes if _fits(m, got, want, case, ex)]
+    if len(fitting) > 1:
+        others = [c for c in cases if c is not case]
+        results = [_quietly(theirs, c.args) for c in others]
+
+        def agreement(mistake: Mistake) -> int:
+            return sum(
+                _fits(mistake, result, None, other, ex)
+                for result, other in zip(results, others)
+            )
+
+        fitting.sort(key=agreement, reverse=True)  # stable: first declared wins a tie
+    if fitting:
+        return fitting[0].hint
+    return diff.hint or ex.hint
+
+
+def _fits(
+    mistake: Mistake, got: object, want: object, case: Case, ex: Exercise
+) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if mistake.gives is None:
+                return want is not None and bool(mistake.when(got, want, case.args))
+            wrong = mistake.gives(*_copies(case.args))
+        return difference(got, wrong, case.tolerance, ex.exact_dtype) is None
+    except Exception:  # a wrong version may not stand every input
+        return False
+
+
+def _quietly(theirs: Callable, args: tuple) -> object:
+    try:
+        return call(theirs, *_copies(args))
+    except (NotYet, NotAttempted):
+        return None

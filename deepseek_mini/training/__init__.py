@@ -1,0 +1,17 @@
+"""Pretraining: the loop, its schedules and optimiser, and runs that can be resumed."""
+
+from deepseek_mini.training.config import TrainConfig
+from deepseek_mini.training.loop import TrainResult, evaluate, train
+from deepseek_mini.training.optimizer import make_optimizer
+from deepseek_mini.training.schedules import constant, cosine, multi_step
+
+__all__ = [
+    "TrainConfig",
+    "TrainResult",
+    "constant",
+    "cosine",
+    "evaluate",
+    "make_optimizer",
+    "multi_step",
+    "train",
+]

@@ -1,0 +1,1 @@
+"""What contributors run: the notebook builder, the badges, the launcher."""
