@@ -554,7 +554,8 @@ with torch.no_grad():
 # Only equality notices. Both layouts are true RoPE: a model that is *trained* with
 # either learns, because training puts its features where the rotation expects them. Two
 # small models over bytes, from the same first weights, differ in the layout only and
-# learn Python code:
+# learn Python code. Their loss is cross-entropy in nats (natural logarithm) per byte;
+# guessing among 256 bytes costs ln 256 = 5.5.
 
 # %%
 from torch.nn import functional as F
