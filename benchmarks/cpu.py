@@ -103,7 +103,7 @@ def decode_theirs(model: torch.nn.Module, prompt: torch.Tensor) -> Callable[[], 
     def steps() -> None:
         for _ in range(DECODE_STEPS):
             model(token, past_key_values=cache, use_cache=True)
-        cache.crop(prompt.shape[1])
+        cache.crop(-DECODE_STEPS)
 
     return steps
 

@@ -7,19 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deepseek_mini.lesson.judge import NotAttempted, NotYet, judge_exercise
+from deepseek_mini.lesson.explain import NotAttempted, NotYet
+from deepseek_mini.lesson.judge import judge_exercise
 from deepseek_mini.lesson.oracles import find
 from deepseek_mini.lesson.progress import record
+
+_PRINTED_LINES = 40
 
 
 @dataclass(frozen=True)
 class Result:
-    """A verdict. It is true when the exercise passed, and displays nothing itself."""
+    """A verdict. It is true when the exercise passed, and displays nothing itself.
+
+    printed: what the learner's function printed in the case that failed.
+    """
 
     id: str
     status: str  # "passed", "not attempted" or "not yet"
     reason: str = ""
     hint: str = ""
+    printed: str = ""
 
     def __bool__(self) -> bool:
         return self.status == "passed"
@@ -28,7 +35,11 @@ class Result:
         text = f"{self.id}: {self.status}"
         if self.reason:
             text += f" - {self.reason}"
-        return f"{text}\n  hint: {self.hint}" if self.hint else text
+        if self.hint:
+            text += f"\n  hint: {self.hint}"
+        if self.printed.strip():
+            text += "\n  your function printed:" + _indented(self.printed)
+        return text
 
     def _ipython_display_(self) -> None:
         """As a cell's last expression it shows nothing more than `check` printed."""
@@ -41,8 +52,10 @@ def check(id: str, theirs: object, *, seed: int = 0) -> Result:
     seed: of the random inputs; another seed draws others.
 
     Prints `03.2: passed`, `03.2: not attempted`, or `03.2: not yet - <reason>` and a
-    line with a hint. Never raises for a wrong answer; raises ValueError for an id that
-    does not exist. The global random generators are left as they were.
+    line with a hint; below it what the answer printed in the case that failed (prints
+    of the cases before are not shown). Never raises for a wrong answer; raises
+    ValueError for an id that does not exist. The global random generators are left as
+    they were.
     """
     result = verdict(id, theirs, seed=seed)
     print(result)
@@ -61,8 +74,20 @@ def verdict(id: str, theirs: object, *, seed: int = 0) -> Result:
     except NotAttempted:
         return Result(id, "not attempted")
     except NotYet as problem:
-        return Result(id, "not yet", problem.reason, problem.hint)
+        return Result(id, "not yet", problem.reason, problem.hint, problem.printed)
     return Result(id, "passed")
+
+
+def _indented(printed: str) -> str:
+    """The first lines of what was printed, as lines that belong to the verdict.
+
+    Strict nbval takes lines that are indented as part of it.
+    """
+    lines = printed.strip("\n").splitlines()
+    shown = [line[:200] for line in lines[:_PRINTED_LINES]]
+    if len(lines) > len(shown):
+        shown.append(f"... and {len(lines) - len(shown)} more lines")
+    return "".join(f"\n    {line}" for line in shown)
 
 
 @contextmanager

@@ -102,18 +102,17 @@ def _arrays(got, want, tolerance, exact_dtype) -> Difference | None:
     sizes = _size(got), _size(want)
     a, b = _wide(got), _wide(want)
     if a.shape != b.shape:
-        return Difference(f"the shape is {a.shape}, but should be {b.shape}")
+        hint = "print the shape of every step: where does it part from the wanted one?"
+        if a.size == b.size:
+            hint = "there are as many numbers as there should be, on other axes"
+        return Difference(f"the shape is {a.shape}, but should be {b.shape}", hint)
     kinds = a.dtype.kind, b.dtype.kind
     is_array = _family(want) != "a number"
     if is_array and (
         kinds[0] != kinds[1]
         or (exact_dtype and kinds[1] in "fc" and names[0] != names[1])
     ):
-        hint = (
-            "the result should keep the dtype of its inputs"
-            if (kinds[0] == kinds[1])
-            else ""
-        )
+        hint = f"print the dtype of every step: where does {names[0]} come in?"
         return Difference(f"the dtype is {names[0]}, but should be {names[1]}", hint)
     if tolerance is None:
         real = b.dtype.kind in "fc" or a.dtype.kind in "fc"

@@ -8,40 +8,15 @@ import contextlib
 import copy
 import inspect
 import io
-import linecache
-import re
-import sysconfig
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from deepseek_mini.lesson.compare import Difference, difference
+from deepseek_mini.lesson.explain import NotAttempted, NotYet, describe, explain
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake
-
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
-_LIBRARIES = (
-    _PACKAGE,
-    *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
-    str(Path(torch.__file__).parent),
-    str(Path(np.__file__).parent),
-    "<frozen ",
-    "<__array_function__",
-)
-
-
-class NotAttempted(Exception):
-    """The learner's function still raises NotImplementedError."""
-
-
-class NotYet(Exception):
-    """The answer is wrong: what was seen, and a hint that does not give it away."""
-
-    def __init__(self, reason: str, hint: str = ""):
-        super().__init__(reason)
-        self.reason, self.hint = reason, hint
 
 
 def judge_exercise(ex: Exercise, theirs: object, rng: np.random.Generator) -> None:
@@ -55,29 +30,43 @@ def judge_exercise(ex: Exercise, theirs: object, rng: np.random.Generator) -> No
         ex.judge(theirs, rng)
         return
     cases = list(ex.cases(rng))
+    _check_parameters(theirs, cases[0].args, ex)
     for number, case in enumerate(cases):
+        where = f" (with {case.label})" if case.label else ""
         want = ex.right(*_copies(case.args))
-        got = call(theirs, *case.args, exercise=ex)
+        try:
+            got, printed = _run(theirs, case.args, ex)
+        except NotYet as problem:
+            problem.reason += where
+            raise
         diff = difference(got, want, case.tolerance, ex.exact_dtype)
         if diff is not None:
-            where = f" (with {case.label})" if case.label else ""
             hint = _hint(ex, theirs, diff, got, want, case, cases)
-            raise NotYet(f"{diff.reason}{where}", hint)
+            raise NotYet(f"{diff.reason}{where}", hint, printed)
         if number == 0:
-            again = call(theirs, *case.args, exercise=ex)
+            again, printed = _run(theirs, case.args, ex)
             if difference(again, got, case.tolerance, ex.exact_dtype) is not None:
                 raise NotYet(
                     "a second call with the same inputs gave another result",
                     "keep nothing between calls, and draw no random numbers",
+                    printed,
                 )
 
 
 def call(theirs: Callable, *args: object, exercise: Exercise | None = None) -> object:
     """The result of the learner's function.
 
-    Its prints and warnings are not shown. Raises NotAttempted for a stub, and NotYet
-    for its exceptions, for other parameters than asked for, and for changed inputs.
+    Its prints are kept for a NotYet, its warnings are not shown. Raises NotAttempted
+    for a stub, and NotYet for its exceptions, for other parameters than asked for, and
+    for changed inputs.
     """
+    return _run(theirs, args, exercise)[0]
+
+
+def _run(
+    theirs: Callable, args: tuple, exercise: Exercise | None
+) -> tuple[object, str]:
+    """The result of a call, and what it printed; raises what `call` does."""
     _check_parameters(theirs, args, exercise)
     before = _copies(args)
     printed = io.StringIO()
@@ -86,14 +75,19 @@ def call(theirs: Callable, *args: object, exercise: Exercise | None = None) -> o
             warnings.simplefilter("ignore")
             result = theirs(*args)
     except (Exception, SystemExit) as problem:
-        raise _explain(problem, exercise) from None
+        named = [describe(_parameter(theirs, i), arg) for i, arg in enumerate(before)]
+        said = explain(problem, exercise.id if exercise else "", ", ".join(named))
+        if isinstance(said, NotYet):
+            said.printed = printed.getvalue()
+        raise said from None
     for i, (old, new) in enumerate(zip(before, args)):
         if _changed(old, new):
             raise NotYet(
                 f"your function changed its input {_parameter(theirs, i)} in place",
                 "the caller still needs that input: write into a new one",
+                printed.getvalue(),
             )
-    return result
+    return result, printed.getvalue()
 
 
 def _changed(old: object, new: object) -> bool:
@@ -138,41 +132,6 @@ def _copies(args: tuple) -> tuple:
 
 def _kind(value: object) -> str:
     return "None" if value is None else f"an object of type {type(value).__name__}"
-
-
-def _explain(problem: BaseException, exercise: Exercise | None) -> Exception:
-    """The learner's own exception as NotYet, with their line; a stub's as NotAttempted.
-
-    The line is the deepest one that is theirs: the notebook's or their file's, not that
-    of a library they call.
-    """
-    line, source = None, ""
-    trace = problem.__traceback__
-    while trace is not None:
-        filename = trace.tb_frame.f_code.co_filename
-        if not filename.startswith(_LIBRARIES):
-            line = trace.tb_lineno
-            source = linecache.getline(filename, line).strip()
-        trace = trace.tb_next
-    first = str(problem).strip().split("\n")[0][:200]
-    if isinstance(problem, NotImplementedError):
-        # torch raises it too, for an operation that a dtype does not have.
-        expected = ("", exercise.id if exercise else "")
-        if first in expected or source.startswith("raise NotImplementedError"):
-            return NotAttempted()
-    message = re.sub(r"0x[0-9a-fA-F]+", "0x...", first)
-    reason = type(problem).__name__ + (f": {message}" if message else "")
-    if line is not None:
-        shown = f": `{source}`" if source else ""
-        reason += f" (line {line} of your code{shown})"
-    return NotYet(reason, _EXCEPTION_HINTS.get(type(problem), ""))
-
-
-_EXCEPTION_HINTS = {
-    NameError: "a name is misspelt, or a cell above has not been run",
-    RecursionError: "the function calls itself without end",
-    AttributeError: "NumPy arrays and torch tensors have different methods",
-}
 
 
 def _hint(

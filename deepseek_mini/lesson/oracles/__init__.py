@@ -20,6 +20,10 @@ formula, float64, complex numbers), because an oracle that shares a mistake prov
 nothing. What does not fit the form (a class to be trained, say) gives `judge`, a
 function of the learner's object and a random generator that calls it through
 `deepseek_mini.lesson.judge.call` and raises `NotYet`.
+
+A hint is read by someone whose answer is wrong. So it never tells them to try what
+their answer already does rightly: `Exercise.hint`, given when no known mistake fits,
+says how to look, not what an example gives.
 """
 
 import re
