@@ -19,6 +19,11 @@ from tools.settings import Settings
 
 DIVIDER = "# ===== exercises ====="
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+PARTNER = {
+    "notebooks": ("exercises", "the exercises in Colab"),
+    "exercises": ("notebooks", "the lesson in Colab"),
+    "solutions": ("notebooks", "the lesson in Colab"),
+}
 KINDS = ("notebooks", "exercises", "solutions")
 CELL = re.compile(r"^# %%", re.MULTILINE)
 SOLUTION = re.compile(
@@ -82,7 +87,11 @@ class Source:
                 for cell, name in zip(own, names, strict=True)
             ]
         path = f"{kind}/{self.name}.ipynb"
-        badge = Cell("markdown", settings.badge(path), id="badge")
+        badge = settings.badge(path)
+        if self.exercises:  # relative links do not work on Colab, so: the other one
+            other, words = PARTNER[kind]
+            badge += f" · [{words}]({settings.colab(f'{other}/{self.name}.ipynb')})"
+        badge = Cell("markdown", badge, id="badge")
         install = Cell("code", INSTALL.format(package=settings.package), id="install")
         title = 1 if own and own[0].kind == "markdown" else 0
         return [badge, *own[:title], install, *own[title:]]

@@ -71,19 +71,24 @@ def attention(
     if chosen_path("attention") == "naive":
         return naive_attention(q, k, v, scale, mask)
     n_queries, n_keys = q.shape[1], k.shape[1]
-    is_causal = mask is None and n_queries == n_keys
+    is_causal = mask is None and 1 < n_queries == n_keys
     if mask is None and 1 < n_queries < n_keys:
         mask = causal_mask(n_queries, n_keys, q.device)[None]
+    shape = (*q.shape[:3], v.shape[-1])
+    if n_queries == 1:  # one token: a group's heads are as many queries of one head
+        q = q.reshape(q.shape[0], k.shape[2], -1, q.shape[3])  # [B, G, H / G, d]
+    else:
+        q = q.transpose(1, 2)
     out = F.scaled_dot_product_attention(
-        q.transpose(1, 2),
+        q,
         k.transpose(1, 2),
         v.transpose(1, 2),
         attn_mask=None if mask is None else mask[:, None],
         is_causal=is_causal,
         scale=scale,
-        enable_gqa=q.shape[2] != k.shape[2],
+        enable_gqa=q.shape[1] != k.shape[2],
     )
-    return out.transpose(1, 2)
+    return (out if n_queries == 1 else out.transpose(1, 2)).reshape(shape)
 
 
 def naive_attention(
