@@ -22,6 +22,14 @@ BAD_INPUT = (
 )
 
 
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Show a default wherever there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        unset = action.default in (None, "") or isinstance(action.default, bool | list)
+        return action.help if unset else super()._get_help_string(action)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code (argparse exits by itself on bad usage)."""
     argv = sys.argv[1:] if argv is None else argv
@@ -55,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
             help=about,
             description=f"{about[0].upper()}{about[1:]}.",
             epilog=f"example: {PROGRAM} {name} {example}",
+            formatter_class=_Defaults,
         )
         added.set_defaults(run=run)
         return added
@@ -90,13 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("preset", help="a preset's name, or a folder with config.json")
     sub.add_argument("--seq-len", type=int, help="context (default: the model's own)")
     dtypes = ("bfloat16", "float16", "float32")
-    sub.add_argument("--cache-dtype", choices=dtypes, default="bfloat16")
+    sub.add_argument(
+        "--cache-dtype", choices=dtypes, default="bfloat16", help="its type"
+    )
     sub = command(
         "grade",
         commands.grade,
         "run the checks of an exercise notebook, with hidden seeds",
         "work/03_rope.ipynb --json",
     )
+    sub.description += " This executes the notebook's code: run it where you would run"
+    sub.description += " any program of its author."
     sub.add_argument("notebook", help="a notebook of exercises")
     sub.add_argument("--json", action="store_true", help="print JSON, for a program")
     sub = command(
@@ -116,16 +129,20 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     _data_option(sub, ["code"])
     sub.add_argument("--out", required=True, help="the folder of the run")
     sub.add_argument("--resume", action="store_true", help="go on with that run")
-    sub.add_argument("--steps", type=int, default=800)
+    sub.add_argument("--steps", type=int, default=800, help="updates")
     sub.add_argument("--seq-len", type=int, default=128, help="tokens in a row")
     sub.add_argument("--batch-size", type=int, default=4, help="rows in a step")
     sub.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     schedules = ("multi-step", "cosine", "constant")
-    sub.add_argument("--schedule", choices=schedules, default="multi-step")
+    sub.add_argument(
+        "--schedule", choices=schedules, default="multi-step", help="how the rate falls"
+    )
     sub.add_argument("--warmup", type=int, default=20, help="steps of rising rate")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--eval-every", type=int, default=100, help="steps")
-    sub.add_argument("--save-every", type=int, default=100, help="steps")
+    sub.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    sub.add_argument(
+        "--eval-every", type=int, default=100, help="steps between validations"
+    )
+    sub.add_argument("--save-every", type=int, default=100, help="steps between saves")
     sub.add_argument("--device", default="cpu", help="cpu, cuda or mps")
 
 
@@ -142,9 +159,11 @@ def _data_option(sub: argparse.ArgumentParser, default: list[str]) -> None:
 
 def _sampling_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("folder", help="a model's folder, or its id on the hub")
-    sub.add_argument("--max-new-tokens", type=int)
+    sub.add_argument("--max-new-tokens", type=int, help="how much to write")
     sub.add_argument("--temperature", type=float, default=0.8, help="0: the likeliest")
-    sub.add_argument("--top-k", type=int)
-    sub.add_argument("--top-p", type=float)
-    sub.add_argument("--min-p", type=float)
+    sub.add_argument("--top-k", type=int, help="draw from the k likeliest")
+    sub.add_argument("--top-p", type=float, help="… from the likeliest that hold p")
+    sub.add_argument(
+        "--min-p", type=float, help="… from those above p times the likeliest"
+    )
     sub.add_argument("--seed", type=int, help="the same seed, the same text")

@@ -91,7 +91,8 @@ R1_DISTILL_LLAMA_8B = Config(
 )
 
 # The miniatures: the same mechanisms, at a size that two CPU cores train in minutes.
-# They start from wider weights than the releases: at width 128, 0.006 is too timid.
+# They start from wider weights than the releases: so narrow a model, trained for so
+# short a time, reaches a lower loss from 0.06 than from 0.02.
 LLM_MINI = Config(
     vocab_size=1024,
     dim=128,
@@ -100,7 +101,7 @@ LLM_MINI = Config(
     attention=GQA(n_heads=4, n_kv_heads=4, head_dim=32),
     dense=SwiGLU(inter_dim=344),
     rope=HALF_SPLIT,
-    init_std=0.02,
+    init_std=0.06,
 )
 CODER_MINI = replace(
     LLM_MINI,

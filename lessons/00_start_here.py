@@ -103,7 +103,7 @@ ladder(
 # | 02 | RMSNorm and SwiGLU | the norm and the gated network | to come |
 # | 03 | [RoPE](03_rope.ipynb) | rotary positions, linear scaling, YaRN | 45 |
 # | 04 | Attention | MHA, MQA, GQA, the KV cache | to come |
-# | 05 | [DeepSeek-LLM](05_deepseek_llm.ipynb) | the whole dense model: checked, loaded, trained | 60 |
+# | 05 | [DeepSeek-LLM](05_deepseek_llm.ipynb) | the dense model of 2023, whole: in NumPy, in PyTorch, equal to transformers, trained | 60 |
 # | 06 | Pretraining | schedules, a scaling law | to come |
 # | 07 | Coder | repository order, fill-in-the-middle | to come |
 # | 08 to 10 | MoE, MLA, DeepSeek-V2 | experts, latent attention, the whole model | to come |
@@ -150,7 +150,7 @@ from deepseek_mini.data import pack, python_code
 tokenizer = dm.Tokenizer.small()
 data = pack(python_code(), tokenizer, seq_len=64)
 mini = dm.Config.preset("deepseek-llm-mini")
-config = replace(mini, n_layers=2, init_std=0.06)
+config = replace(mini, n_layers=2)
 model = dm.Transformer(config)
 untrained = copy.deepcopy(model)
 
@@ -171,7 +171,7 @@ before = evaluate(untrained, data, batch_size=4, n_windows=128)
 recipe = TrainConfig(
     steps=1400, batch_size=4, lr=2e-3, eval_every=350, eval_windows=128
 )
-run = train(model, data, recipe, progress=False)
+run = train(model, data, recipe)
 after = run.validation[-1]
 
 print("steps:", len(run.history))
@@ -453,7 +453,7 @@ claims_table()
 # | $S$ | tokens that are attended to: the cache and the new ones | |
 # | $V$ | rows of the embedding, one for each token of the vocabulary | `vocab_size` |
 # | $D$ | width of the model | `dim` |
-# | $L$ | layers (in lesson 03's section on longer contexts: the trained length) | `n_layers` |
+# | $L$ | layers | `n_layers` |
 # | $H$ | query heads | `n_heads` |
 # | $G$ | key-value heads; $G = H$ is multi-head, $G = 1$ multi-query | `n_kv_heads` |
 # | $d$ | width of one head | `head_dim` |
@@ -462,6 +462,7 @@ claims_table()
 # | $C$ | width of the latent that MLA caches | `kv_lora_rank` |
 # | $\theta$, $f_i$ | RoPE's base, and the frequency of pair $i$ in radians per position | `theta` |
 # | $m$, $n$ | positions of a query and of a key | |
+# | $T_0$ | tokens of context that a model was trained on before RoPE was stretched | `original_seq_len` |
 # | $s$ | the factor by which RoPE is stretched | `factor` |
 # | `w1`, `w3`, `w2` | gate, up and down matrix of a SwiGLU | |
 # | `wq`, `wk`, `wv`, `wo` | matrices to queries, keys and values, and out | |
@@ -496,7 +497,9 @@ for field, value in vars(mini).items():
 # %% [markdown]
 # # 00 · Start here: exercises
 #
-# Four exercises, about 25 minutes in all. Write your answer where a cell raises `NotImplementedError`, run that cell and the one after it; `check` prints one line, and a hint when something is not right yet. The exercises do not depend on each other.
+# Four exercises, about 25 minutes in all, on what the [lesson](../notebooks/00_start_here.ipynb) showed. The first, second and last need its self-test only; the third uses the `Config` of its section on notation.
+#
+# Write your answer where a cell raises `NotImplementedError`, and run that cell. The next cell is for trying it: take away the `#` at its lines, run it, and compare with what should come out. The cell with `check` then compares your answer with an independent one on inputs that you do not see, and prints one line; below it a hint, and what your function printed, when something is not right yet. The exercises do not depend on each other.
 
 # %%
 import math
@@ -514,7 +517,7 @@ setup(seed=0)
 #
 # *A few lines, 8 minutes, NumPy.* $\mathrm{softmax}(x)_i = e^{x_i} / \sum_j e^{x_j}$, along the last axis of an array of any shape. Inputs may be as large as 1,000, rows may differ by thousands, and an element may be $-\infty$ (attention masks with it); no row is $-\infty$ everywhere. Leave `x` as it was.
 #
-# By hand: $(0, \ln 3)$ becomes $(1/4, 3/4)$.
+# By hand: $(0, \ln 3, -\infty)$ has the exponentials 1, 3 and 0 and becomes $(1/4, 3/4, 0)$. $(1000, 1000, 1000 + \ln 2)$ becomes $(1/4, 1/4, 1/2)$.
 
 # %%
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -525,8 +528,13 @@ def softmax(x: np.ndarray) -> np.ndarray:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next line. It should print [0.25 0.75].
-# print(softmax(np.array([0.0, math.log(3)])))
+# It should print
+# [[0.25 0.75 0.  ]
+#  [0.25 0.25 0.5 ]]
+# x = np.array([[0, np.log(3), -np.inf], [1000, 1000, 1000 + np.log(2)]])
+# print(softmax(x))
+
+# %%
 check("00.1", softmax)
 
 # %% [markdown]
@@ -534,7 +542,7 @@ check("00.1", softmax)
 #
 # *One line, 8 minutes, PyTorch.* Queries are `q` [B, T, H, d], keys are `k` [B, S, H, d]. Return all scores, [B, H, T, S]: for each head the dot product of every query with every key, divided by $\sqrt d$. No softmax yet, no mask.
 #
-# By hand: with $d = 4$, the query $(1, 1, 1, 1)$ and the key $(1, 2, 3, 4)$ score $10 / 2 = 5$.
+# By hand, one query and two keys, in two heads of width 4. In head 0 the query $(1, 1, 1, 1)$ meets the keys $(1, 2, 3, 4)$ and $(9, 10, 11, 12)$: $10 / 2 = 5$ and $42 / 2 = 21$. In head 1 the query $(4, 0, 0, 0)$ meets $(5, 6, 7, 8)$ and $(13, 14, 15, 16)$: $20 / 2 = 10$ and $52 / 2 = 26$.
 
 # %%
 def attention_scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -544,17 +552,25 @@ def attention_scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next two lines. It should print 5.0.
-# q, k = torch.ones(1, 1, 1, 4), torch.arange(1.0, 5.0).reshape(1, 1, 1, 4)
-# print(attention_scores(q, k).item())
+# It should print [[[[5.0, 21.0]], [[10.0, 26.0]]]].
+# q = torch.tensor([[1.0, 1, 1, 1], [4, 0, 0, 0]]).reshape(1, 1, 2, 4)  # [B, T, H, d]
+# k = torch.arange(1.0, 17).reshape(1, 2, 2, 4)  # [B, S, H, d]
+# print(attention_scores(q, k).tolist())
+
+# %%
 check("00.2", attention_scores)
 
 # %% [markdown]
 # ## 00.3 The bytes of a KV cache
 #
-# *One line, 6 minutes.* From a `Config` with GQA attention: how many bytes does the cache of one sequence of `seq_len` tokens take, if a number takes `bytes_per_number`? You need `config.n_layers` and three questions: what does a token leave behind in a layer, for how many heads (`config.attention.n_heads` or `.n_kv_heads`?), and how wide is it (`.head_dim`)?
+# *One line, 6 minutes.* Every layer keeps something of each token that was read, so that it need not be computed again: the KV cache. In a model with grouped-query attention (GQA), several of the `n_heads` query heads read from one **key-value head**; there are `n_kv_heads` of those, and every head is `head_dim` numbers wide. How many bytes does the cache of one sequence of `seq_len` tokens take, if a number takes `bytes_per_number`? Three questions lead there: what does a token leave behind in a layer, for how many heads, and how wide is it?
 #
-# By hand, for `deepseek-llm-67b` at 1 token and 2 bytes: 389,120.
+# The cell below shows where a config keeps these numbers. By hand, for this one (DeepSeek-LLM 67B), 3 tokens and 4 bytes a number: 2,334,720 bytes.
+
+# %%
+example = dm.Config.preset("deepseek-llm-67b")
+print("config.n_layers: ", example.n_layers)
+print("config.attention:", example.attention)
 
 # %%
 def kv_cache_bytes(config: dm.Config, seq_len: int, bytes_per_number: int) -> int:
@@ -566,16 +582,20 @@ def kv_cache_bytes(config: dm.Config, seq_len: int, bytes_per_number: int) -> in
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next line. It should print 389120.
-# print(kv_cache_bytes(dm.Config.preset("deepseek-llm-67b"), 1, 2))
+# It should print 2334720.
+# print(kv_cache_bytes(example, seq_len=3, bytes_per_number=4))
+
+# %%
 check("00.3", kv_cache_bytes)
 
 # %% [markdown]
 # ## 00.4 From nats per token to bits per byte
 #
-# *One line, 6 minutes, NumPy.* `losses` [N] holds $-\ln p$ of every token of a text, in nats; `byte_lengths` [N] holds how many bytes of text each token stands for, 0 for a special token. Return the bits per byte of the whole text. A bit is $\ln 2$ nats.
+# *One line, 6 minutes, NumPy.* `losses` [N] holds the loss of every token of a text, $-\ln p$ of the probability that the model gave it. Its unit is the **nat**; with $\log_2$ it would be the bit, and a bit is $\ln 2 = 0.693$ nats. `byte_lengths` [N] holds how many bytes of text each token stands for. Return the bits that the model needs for the whole text, divided by the bytes of the whole text.
 #
-# By hand: two tokens with a loss of $\ln 4$ each, that is 2 bits each, over 3 bytes and 1 byte: 4 bits over 4 bytes, 1.
+# A special token, such as the one that begins a text, stands for 0 bytes. Its loss counts all the same: it adds bits, and no bytes.
+#
+# By hand: three tokens with losses of $\ln 4$, $\ln 4$ and $\ln 16$ cost 2, 2 and 4 bits. They stand for 3, 1 and 0 bytes: 8 bits for 4 bytes, 2 bits per byte.
 
 # %%
 def bits_per_byte(losses: np.ndarray, byte_lengths: np.ndarray) -> float:
@@ -585,8 +605,10 @@ def bits_per_byte(losses: np.ndarray, byte_lengths: np.ndarray) -> float:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next line. It should print 1.0.
-# print(bits_per_byte(np.log([4.0, 4.0]), np.array([3, 1])))
+# It should print 2.0.
+# print(bits_per_byte(np.log([4, 4, 16]), np.array([3, 1, 0])))
+
+# %%
 check("00.4", bits_per_byte)
 
 # %% [markdown]

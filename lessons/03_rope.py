@@ -291,28 +291,28 @@ with figure(alt) as fig:
 #
 # ## Longer than trained
 #
-# Let $s$ be the **factor** by which the context shall grow and $L$ the trained length.
+# Let $s$ be the **factor** by which the context shall grow and $T_0$ the trained length.
 #
 # **Linear scaling** divides every frequency by $s$: position 8,000 at $s = 4$ looks
 # like position 2,000, and no pair meets a new angle. But neighbours, which were 1
 # radian apart in the fastest pair, are now $1/s$ apart, and the model has never seen
 # that either.
 #
-# **YaRN** asks each pair how often it turned within $L$. More than
+# **YaRN** asks each pair how often it turned within $T_0$. More than
 # $\beta_\text{fast} = 32$ times: it has seen everything, keep it. Less than
 # $\beta_\text{slow} = 1$ time: divide by $s$. Between the two, blend, with a share
 # $k_i$ that falls along a ramp from 1 to 0:
 #
 # $$f'_i = k_i f_i + (1 - k_i)\, f_i / s.$$
 #
-# Pair $i$ turns $r$ times when $L f_i = 2\pi r$, that is at
-# $i = \frac{d}{2} \log_\theta \frac{L}{2\pi r}$; DeepSeek's code rounds both ends of
+# Pair $i$ turns $r$ times when $T_0 f_i = 2\pi r$, that is at
+# $i = \frac{d}{2} \log_\theta \frac{T_0}{2\pi r}$; DeepSeek's code rounds both ends of
 # the ramp outwards.
 
 # %%
-def yarn_keep(d, theta, L, beta_fast=32, beta_slow=1):
+def yarn_keep(d, theta, T0, beta_fast=32, beta_slow=1):
     def pair_that_turns(r):
-        return d / 2 * np.log(L / (2 * np.pi * r)) / np.log(theta)
+        return d / 2 * np.log(T0 / (2 * np.pi * r)) / np.log(theta)
 
     low = max(np.floor(pair_that_turns(beta_fast)), 0)
     high = min(np.ceil(pair_that_turns(beta_slow)), d - 1)
@@ -320,9 +320,9 @@ def yarn_keep(d, theta, L, beta_fast=32, beta_slow=1):
     return 1 - np.clip((i - low) / (high - low), 0, 1)  # [d/2]: share kept
 
 
-def stretched(how, d, theta, s, L):
+def stretched(how, d, theta, s, T0):
     f = frequencies(d, theta)  # [d/2]
-    keep = {"plain": 1, "linear": 0, "YaRN": yarn_keep(d, theta, L)}[how]
+    keep = {"plain": 1, "linear": 0, "YaRN": yarn_keep(d, theta, T0)}[how]
     return keep * f + (1 - keep) * f / s  # [d/2]
 
 # %% [markdown]
@@ -410,10 +410,10 @@ v3 = Rope(theta=1e4, scaling=Yarn(factor=40, original_seq_len=4096))
 llama = Rope(theta=5e5, scaling=Llama3(factor=8, original_seq_len=8192))
 
 
-def theirs(rope, d, rope_type, L, **more):
+def theirs(rope, d, rope_type, T0, **more):
     words = {"rope_type": rope_type, "rope_theta": rope.theta, **more}
-    words |= {"factor": rope.scaling.factor, "original_max_position_embeddings": L}
-    length = int(L * rope.scaling.factor)
+    words |= {"factor": rope.scaling.factor, "original_max_position_embeddings": T0}
+    length = int(T0 * rope.scaling.factor)
     settings = {"head_dim": d, "max_position_embeddings": length}
     hf_config = LlamaConfig(**settings, rope_parameters=words)
     freqs, amplitude = ROPE_INIT_FUNCTIONS[rope_type](hf_config, "cpu")  # [d/2], one
@@ -650,7 +650,7 @@ assert after - before > 0.1 and after < np.log(256) - 0.5
 #
 # A model of just under half a million parameters learned Python code, as bytes, from
 # windows of 64. Then it read windows of 256, with its rotations plain, linear ($s = 4$)
-# and YaRN ($s = 4$, $L = 64$): first as it was, then after 40 more training steps on
+# and YaRN ($s = 4$, $T_0 = 64$): first as it was, then after 40 more training steps on
 # windows of 256, which each of the three got. Five seeds. The script is
 # `experiments/03_rope.py`, its log comes with the package.
 #
@@ -847,8 +847,9 @@ assert share < 1e-4
 #
 # Five exercises on lesson 03, about an hour in all. Write your answer where a cell
 # raises `NotImplementedError`, run that cell and the one after it; `check` prints one
-# line, and a hint when something is not right yet. The exercises do not depend on each
-# other: leave out what you like.
+# line, and a hint when something is not right yet. What your function prints appears
+# below the hint, for the inputs that failed. Every exercise has the formulas it needs
+# and none needs another one: leave out what you like.
 
 # %%
 import math
@@ -865,7 +866,7 @@ setup(seed=0)
 #
 # *One line, 3 minutes.* Pair $i$ of a head with $d$ channels turns by
 # $f_i = \theta^{-2i/d}$ radians per position, $i = 0, \dots, d/2 - 1$. Return all of
-# them as an array.
+# them as a NumPy array of float64, NumPy's own default.
 #
 # By hand, with $d = 4$ and $\theta = 100$: pair 0 turns by $100^0 = 1$, pair 1 by
 # $100^{-2/4} = 0.1$.
@@ -885,12 +886,16 @@ check("03.1", inverse_frequencies)
 # %% [markdown]
 # ## 03.2 Turn the pairs
 #
-# *A few lines, 10 minutes.* Turn every pair of channels (0, 1), (2, 3), … of token $t$
-# by the angle `positions[t]` times the pair's frequency. The pair $(a, b)$ becomes
-# $(a\cos\varphi - b\sin\varphi,\; a\sin\varphi + b\cos\varphi)$. There is no head axis
-# here, the positions come in any order, and `x` itself stays as it was.
+# *A few lines, 10 minutes.* `x` [T, d] holds one head of T tokens, and token $t$
+# stands at position $m_t$ = `positions[t]`; the positions come in any order. Its
+# channels form neighbouring pairs (0, 1), (2, 3), …, and pair $i$ turns by the angle
+# $\varphi = m_t f_i$ with $f_i = \theta^{-2i/d}$: $(a, b)$ becomes
+# $(a\cos\varphi - b\sin\varphi,\; a\sin\varphi + b\cos\varphi)$. Each channel's result
+# stands where the channel stood, and `x` itself stays as it was.
 #
-# By hand: $(1, 0)$ at position 1 becomes $(\cos 1, \sin 1) = (0.5403, 0.8415)$.
+# By hand, with $d = 4$ and $\theta = 100$, so $f = (1, 0.1)$: at position 3 the token
+# $(1, 0, 1, 0)$ becomes $(\cos 3, \sin 3, \cos 0.3, \sin 0.3)$, and at position 1 the
+# token $(1, 0, 0, 1)$ becomes $(\cos 1, \sin 1, -\sin 0.1, \cos 0.1)$.
 
 # %%
 def rotate_interleaved(
@@ -907,20 +912,30 @@ def rotate_interleaved(
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next line: it should print [[0.5403 0.8415]].
-# print(rotate_interleaved(np.array([[1.0, 0.0]]), np.array([1]), 100.0).round(4))
+# To try it, take away the # of the next two lines. It should print
+# [[-0.99    0.1411  0.9553  0.2955]
+#  [ 0.5403  0.8415 -0.0998  0.995 ]]
+# x = np.array([[1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0]])  # [T, d]
+# print(rotate_interleaved(x, np.array([3, 1]), 100.0).round(4))
 check("03.2", rotate_interleaved)
 
 # %% [markdown]
 # ## 03.3 From one layout to the other
 #
 # *Some thought, 15 minutes.* `weight` is the matrix of `wq` or `wk` of a model with
-# interleaved pairs: `n_heads * head_dim` rows, one for every channel of every head.
-# Return a copy with its rows moved, so that a model with half-split pairs (channel $i$
-# with $i + d/2$ of the same head) computes the same function.
+# interleaved pairs, channels (0, 1), (2, 3), … of a head. It has `n_heads * head_dim`
+# rows, head after head, and row $c$ of a head makes its channel $c$. Another model
+# pairs channel $i$ with $i + d/2$ of the same head (half-split), and turns that pair at
+# the frequency at which the first turns its pair $i$.
 #
-# By hand, for one head of four channels: rows 0, 1, 2, 3 hold the pairs (0, 1) and (2,
-# 3). Half-split pairs are (0, 2) and (1, 3). So the rows come in the order 0, 2, 1, 3.
+# Return a copy of `weight` with its rows moved, such that the other model finds in its
+# pair $i$ what the first has in pair $i$, in the same order. When `wq` and `wk` are
+# both moved so, every score is what it was: a dot product does not mind in which order
+# its products are added.
+#
+# By hand, for a head of six channels: pairs 0, 1, 2 are rows (0, 1), (2, 3), (4, 5),
+# and have to arrive at (0, 3), (1, 4), (2, 5). So the rows come in the order 0, 2, 4,
+# 1, 3, 5; those of a second head come after them, in the same order among themselves.
 
 # %%
 def to_half_split(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
@@ -931,28 +946,45 @@ def to_half_split(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next two lines: it should print [0, 2, 1, 3].
-# rows = torch.arange(4.0)[:, None]  # [4, 1]
-# print(to_half_split(rows, n_heads=1).flatten().int().tolist())
+# To try it, take away the # of the next two lines. It should print
+# [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11].
+# rows = torch.arange(12.0)[:, None]  # [12, 1]: two heads of six channels
+# print(to_half_split(rows, n_heads=2).flatten().int().tolist())
 check("03.3", to_half_split)
 
 # %% [markdown]
 # ## 03.4 YaRN
 #
-# *From the paper (arXiv 2309.00071, §3.2), 25 minutes.* Return the frequencies that
-# YaRN gives. A pair that turns more than `beta_fast` times in `original_seq_len`
-# positions keeps its frequency, one that turns less than `beta_slow` times has it
-# divided by `factor`. Between them the share that is kept falls in equal steps **from
-# pair to pair**. Pair $i$ turns $r$ times at
+# *From the paper (arXiv 2309.00071, §3.2) and DeepSeek's code, 25 minutes.* Return the
+# frequencies that YaRN makes of the plain $f_i = \theta^{-2i/d}$. Let $T_0$ be
+# `original_seq_len`, the trained length, and $s$ be `factor`. Pair $i$ keeps a share
+# $k_i$ of its frequency, and the rest of it is divided by $s$:
 #
-# $$i = \frac{d}{2}\,\log_\theta \frac{L}{2\pi r}.$$
+# $$f'_i = k_i f_i + (1 - k_i)\, f_i / s.$$
 #
-# As DeepSeek's code does, round the start of the ramp down and its end up, and keep
-# them between 0 and $d - 1$. The temperature is not part of this exercise.
+# A pair that turns more than `beta_fast` times in $T_0$ positions has $k_i = 1$, one that
+# turns less than `beta_slow` times has $k_i = 0$. Between them is a ramp, and here the
+# code differs from the paper: in the paper $k_i$ is linear in the number of turns, in
+# the code it falls in **equal steps from pair to pair**. Follow the code. Its ramp
+# starts and ends at the pairs that turn `beta_fast` and `beta_slow` times, and a pair
+# that turns $r$ times has the number
 #
-# By hand, for DeepSeek-V3's $d = 64$, $\theta = 10{,}000$, $L = 4096$ and betas 32 and
-# 1: the ramp starts at pair 10 and ends at pair 23. With factor 40 pair 10 keeps its
-# $f_{10} = 0.056$, and pair 23 is left with $f_{23} / 40 = 0.000033$.
+# $$\frac{d}{2}\,\log_\theta \frac{T_0}{2\pi r}.$$
+#
+# - This is no whole number: the code rounds the start of the ramp down, its end up.
+# - It may be negative, or larger than any pair's: the code keeps both ends between 0
+#   and $d - 1$. (The last pair is $d/2 - 1$; a ramp that ends after it never comes down
+#   to 0.)
+# - When start and end are the same pair, the ramp is a step: that pair keeps all of its
+#   frequency, every later one is divided.
+#
+# YaRN's temperature is not part of this exercise.
+#
+# By hand, for DeepSeek-V3's $d = 64$, $\theta = 10{,}000$, $T_0 = 4096$ and betas 32 and
+# 1: the formula gives 10.5 and 22.5, so the ramp starts at pair 10 and ends at pair 23.
+# With $s = 40$ pair 10 keeps its $f_{10} = 0.056234$, pair 23 is left with
+# $f_{23} / 40 = 0.000033$, and pair 16, six steps of thirteen down the ramp, has
+# $k_{16} = 7/13$ and $f'_{16} = 0.0055$.
 
 # %%
 def yarn_inverse_frequencies(
@@ -971,28 +1003,37 @@ def yarn_inverse_frequencies(
 
     low = max(math.floor(pair_that_turns(beta_fast)), 0)
     high = min(math.ceil(pair_that_turns(beta_slow)), head_dim - 1)
+    steps = max(high - low, 0.001)  # with equal ends a step, not 0/0
     pair = np.arange(head_dim // 2)  # [d/2]
-    keep = 1 - np.clip((pair - low) / max(high - low, 0.001), 0, 1)  # [d/2]
+    keep = 1 - np.clip((pair - low) / steps, 0, 1)  # [d/2]
     freqs = theta ** (-2 * pair / head_dim)  # [d/2]
     return keep * freqs + (1 - keep) * freqs / factor
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next two lines: it should print
-# 0.056234 and 0.000033.
-# stretched = yarn_inverse_frequencies(64, 10_000.0, 40, 4096, 32, 1)
-# print(f"{stretched[10]:.6f} and {stretched[23]:.6f}")
+# To try it, take away the # of the next two lines. It should print
+# 0.056234 0.005500 0.000033.
+# stretched = yarn_inverse_frequencies(64, 10_000.0, 40, 4096, 32, 1)  # [32]
+# print(*(f"{stretched[i]:.6f}" for i in (10, 16, 23)))
 check("03.4", yarn_inverse_frequencies)
 
 # %% [markdown]
 # ## 03.5 Go on where the cache ends
 #
-# *A few lines, 10 minutes.* A model reads a text piece by piece; `cache_length` tokens
-# have been read. Turn the queries of the next piece, in PyTorch, interleaved pairs, and
-# give back q's own dtype.
+# *A few lines, 10 minutes.* A model reads a text piece by piece, and `cache_length`
+# tokens have been read. `q` [B, T, H, d] holds the queries of the next T tokens, of H
+# heads each, in PyTorch. The very first token of the text stood at position 0. Turn
+# every pair (0, 1), (2, 3), … of channels of a token at position $m$ by
+# $\varphi = m f_i$ with $f_i = \theta^{-2i/d}$: $(a, b)$ becomes
+# $(a\cos\varphi - b\sin\varphi,\; a\sin\varphi + b\cos\varphi)$.
 #
-# By hand: after 3 cached tokens, $(1, 0)$ as the next token's query becomes
-# $(\cos 3, \sin 3) = (-0.9900, 0.1411)$.
+# Give back the shape and the dtype of `q`. It may be float64, float32 or bfloat16,
+# which is too coarse to compute angles in, and need not be contiguous in memory; the
+# cache may hold thousands of tokens.
+#
+# By hand, after 3 cached tokens, with $d = 4$ and $\theta = 100$: the next token's
+# $(1, 0, 0, 1)$ becomes $(\cos 3, \sin 3, -\sin 0.3, \cos 0.3)$, and the one after it
+# turns by 4 and 0.4. All heads of a token turn alike.
 
 # %%
 def apply_rope_cached(q: torch.Tensor, cache_length: int, theta: float) -> torch.Tensor:
@@ -1009,9 +1050,11 @@ def apply_rope_cached(q: torch.Tensor, cache_length: int, theta: float) -> torch
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next two lines: it should print -0.9900, 0.1411.
-# q = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)  # [B, T, H, d]
-# print(apply_rope_cached(q, 3, 100.0).flatten())
+# To try it, take away the # of the next three lines. It should print
+# [1, 2, 2, 4] [-0.99, 0.1411, -0.2955, 0.9553] [-0.6536, -0.7568, -0.3894, 0.9211]
+# q = torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(1, 2, 2, 1)  # [B, T, H, d]
+# t = apply_rope_cached(q, 3, 100.0).double()  # [B, T, H, d]
+# print(list(t.shape), *(t[0, i, 1].numpy().round(4).tolist() for i in (0, 1)))
 check("03.5", apply_rope_cached)
 
 # %% [markdown]

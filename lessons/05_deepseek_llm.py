@@ -388,7 +388,7 @@ show(multi_step)
 # %% [markdown]
 # This is the paper's schedule (section 2.3): warm up, stay at the peak for 80% of the training, then 31.6% of it ($\sqrt{0.1}$), and 10% for the last tenth. The paper finds about the same final loss as with a cosine, and one advantage: the long first stage can be continued with more data. AdamW with $\beta = (0.9, 0.95)$, weight decay 0.1 and gradients clipped to length 1 are the paper's too.
 #
-# Ours are: 300 steps, a peak of 0.004, initial matrices from $N(0, 0.02^2)$, and an embedding that starts from $N(0, 1)$. A section below shows what this last choice does.
+# Ours are: 300 steps, a peak of 0.004, initial matrices from $N(0, 0.02^2)$, and an embedding that starts from $N(0, 1)$. (0.02 is the default of `transformers`; the preset's own 0.06 suits so narrow a model better.) A section below shows what the embedding's start does.
 
 # %%
 def next_token_loss(logits, tokens):
@@ -418,10 +418,13 @@ def held_out_loss(model):
         return next_token_loss(model(held_out[:, :-1]), held_out).item()
 
 
+narrow_start = replace(mini, init_std=0.02)
+
+
 def fresh(make=dm.Transformer, embedding_std=1.0):
     torch.manual_seed(0)
-    model = make(mini)
-    model.embed.weight.data *= embedding_std / mini.init_std
+    model = make(narrow_start)
+    model.embed.weight.data *= embedding_std / narrow_start.init_std
     return model
 
 
@@ -765,10 +768,11 @@ for name, config in (("7B", small), ("67B", large)):
 # %% [markdown]
 # # 05 · DeepSeek-LLM: exercises
 #
-# The [lesson](../notebooks/05_deepseek_llm.ipynb) comes first. Write your code in place of `raise NotImplementedError`; each `check` prints one line, and a hint when something is not right yet. No exercise needs the one before it.
+# Five exercises on [the lesson](../notebooks/05_deepseek_llm.ipynb), 50 minutes in all. Write your code in place of `raise NotImplementedError`, and run that cell and the two after it: the first tries your answer on an example, the second calls `check`, which prints one line, and a hint when something is not right yet. No exercise needs the one before it.
 
 # %%
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -781,7 +785,17 @@ setup(seed=0)
 # %% [markdown]
 # ## 05.1 How many parameters? (a few lines, 8 minutes)
 #
-# Count the parameters of a dense model from its config, without building it: `vocab_size`, `dim`, `n_layers`, `attention.n_heads`, `attention.n_kv_heads`, `attention.head_dim`, `dense.inter_dim`. There are no biases. When `tie_embeddings` is true, the head *is* the embedding. Heads times head width need not be `dim`.
+# Count the numbers that a dense model learns, from its config and without building it: one of the models in the check fits into no memory. The model has
+#
+# | where | what | the config's fields |
+# |---|---|---|
+# | at the start | the embedding: a row of `dim` numbers for each of `vocab_size` tokens | `vocab_size`, `dim` |
+# | in each of `n_layers` blocks | attention: a matrix each for queries, keys and values, which lead from `dim` channels to the heads', and one that leads from all query heads together back to `dim` | `attention.n_heads` (of queries), `attention.n_kv_heads` (of keys, and of values), `attention.head_dim` (channels of every head) |
+# | in each block | SwiGLU: two matrices from `dim` to `inter_dim` channels, and one back | `dense.inter_dim` |
+# | in each block | a norm before attention and one before SwiGLU, `dim` numbers each | |
+# | at the end | one more norm, and the head, of the embedding's size. When `tie_embeddings` is true, the head *is* the embedding: it has no numbers of its own | `tie_embeddings` |
+#
+# There are no biases. The heads need not fill `dim`: in the example 4 heads of 16 channels make 64, and `dim` is 40.
 
 # %%
 def parameters(config):
@@ -795,16 +809,42 @@ def parameters(config):
     return tables * config.vocab_size * dim + config.n_layers * block + dim
     ### END SOLUTION
 
+# %%
+# To try it, take away the # of the last two lines: they should print 52920 and 48920.
+example = dm.Config(
+    vocab_size=100, dim=40, n_layers=3, max_seq_len=32,
+    attention=dm.config.GQA(n_heads=4, n_kv_heads=2, head_dim=16),
+    dense=dm.config.SwiGLU(inter_dim=60),
+)
+# print(parameters(example))
+# print(parameters(replace(example, tie_embeddings=True)))
 
+# %%
 check("05.1", parameters)
 
 # %% [markdown]
 # ## 05.2 The loss of the next token (some thought, 12 minutes)
 #
-# `logits` is a float tensor [B, T, V], `tokens` an int64 tensor [B, T] (all tokens that the model read, no extra one), `pad` a bool tensor [B, T], True where a position holds padding, at either end of a row. The output at position $t$ is asked for token $t + 1$. A question counts only when both positions, the one that is read and the one that is asked for, hold text. Return the mean of $-\ln p$ over the questions that count, a tensor without dimensions. At least one counts.
+# A model has read a batch of texts, `tokens` [B, T] (int64), and given for each position a score for every token of the vocabulary, `logits` [B, T, V]. The output at position $t$ is a guess at token $t + 1$. So the last output of a row has nothing to be compared with: $T$ tokens make $T - 1$ questions.
+#
+# Some positions are padding: `pad` [B, T] is True there, at the start or at the end of a row. A question counts only when both its positions hold text, the one that is read and the one that is asked for.
+#
+# Return the mean of $-\ln p$ over all questions of the batch that count, where $p$ is the softmax probability of the token that came: a tensor without dimensions, with a gradient, as a model is to be trained with it. At least one question counts. Logits may be hundreds apart.
+#
+# By hand, one row of $T = 4$ and a vocabulary of 3:
+#
+# | $t$ | token | padding | softmax of the logits | asked for | counts | $-\ln p$ |
+# |---|---|---|---|---|---|---|
+# | 0 | 2 | yes | 1/8, 1/8, 3/4 | 0 | no | |
+# | 1 | 0 | | 1/4, 1/2, 1/4 | 1 | yes | $\ln 2$ |
+# | 2 | 1 | | 1/2, 1/4, 1/4 | 1 | yes | $\ln 4$ |
+# | 3 | 1 | | 1/8, 1/8, 3/4 | nothing | no | |
+#
+# The loss is $(\ln 2 + \ln 4) / 2 = 1.0397$.
 
 # %%
 def next_token_loss(logits, tokens, pad):
+    """Mean of -ln p over the questions that count, a tensor without dimensions."""
     ### BEGIN SOLUTION
     log_p = logits[:, :-1].log_softmax(dim=-1)  # [B, T - 1, V]
     picked = log_p.gather(-1, tokens[:, 1:, None])[..., 0]  # [B, T - 1]
@@ -812,28 +852,54 @@ def next_token_loss(logits, tokens, pad):
     return -picked[counts].mean()
     ### END SOLUTION
 
+# %%
+# To try it, take away the # of the last line: it should print tensor(1.0397).
+p = [[1 / 8, 1 / 8, 3 / 4], [1 / 4, 1 / 2, 1 / 4],
+     [1 / 2, 1 / 4, 1 / 4], [1 / 8, 1 / 8, 3 / 4]]  # [T, V]
+tokens, pad = torch.tensor([[2, 0, 1, 1]]), torch.tensor([[True, False, False, False]])
+# print(next_token_loss(torch.tensor([p]).log(), tokens, pad))
 
+# %%
 check("05.2", next_token_loss)
 
 # %% [markdown]
 # ## 05.3 One block (a few lines, 5 minutes)
 #
-# Put the parts of a block together. `attn_norm`, `attn`, `ffn_norm` and `ffn` are functions from [T, D] arrays to [T, D] arrays; return what the block makes of the stream `x`.
+# What travels through the model is the stream `x`, an array [T, D]. A block has two parts: attention first, then the feed-forward network. A block never replaces the stream. Each part reads a *normed copy* of it, made by the norm of its own, and what the part returns is added to the stream itself, which was not normed.
+#
+# `attn_norm`, `attn`, `ffn_norm` and `ffn` are functions from [T, D] arrays to [T, D] arrays. Return the stream after the block, and leave the `x` that you were given as it was.
+#
+# By hand, with functions that are easy to follow: `attn_norm` doubles, `attn` adds 1, `ffn_norm` multiplies by 10 and `ffn` takes away 3. A stream of 1 becomes 4 by attention (its copy is 2, and attention makes 3 of it), and then 41 (the copy is 40, and the network makes 37 of it).
 
 # %%
 def block(x, attn_norm, attn, ffn_norm, ffn):
+    """The stream after the block, [T, D]."""
     ### BEGIN SOLUTION
     x = x + attn(attn_norm(x))
     return x + ffn(ffn_norm(x))
     ### END SOLUTION
 
+# %%
+# To try it, take away the # of the last two lines: they should print [[41.]].
+double, add_1 = lambda x: 2 * x, lambda x: x + 1
+times_10, minus_3 = lambda x: 10 * x, lambda x: x - 3
+# x = np.array([[1.0]])
+# print(block(x, attn_norm=double, attn=add_1, ffn_norm=times_10, ffn=minus_3))
 
+# %%
 check("05.3", block)
 
 # %% [markdown]
 # ## 05.4 The multi-step learning rate (from the paper, 10 minutes)
 #
-# Section 2.3 of the paper: the learning rate rises in a straight line to its peak during the warmup, goes to 31.6% of the peak after 80% of the training, and to 10% of the peak after 90%. Steps are counted from 0 and the shares are of all `steps`, warmup included. Step 0 has `peak / warmup`, step `warmup - 1` the peak. The first step with 31.6% is number `0.8 * steps`, and the first with 10% number `0.9 * steps`. (`steps` is a multiple of 10; the warmup is shorter than 80%.)
+# Section 2.3 of the paper: the learning rate rises in a straight line to its peak during the warmup, stays there, drops to 31.6% of the peak after 80% of the training, and to 10% of the peak after 90%. To be exact:
+#
+# - Steps are counted from 0. Step 0 has the rate `peak / warmup`, each step of the warmup as much more, and step `warmup - 1` has the peak.
+# - The shares are of all `steps`, warmup included. The first step with 31.6% is number `0.8 * steps`, and the first with 10% is number `0.9 * steps`.
+# - `steps` is a multiple of 10. The warmup has at least 1 step and ends before step `0.8 * steps`.
+# - The paper's 31.6% is $\sqrt{0.1}$, rounded. Both pass, and so does $0.316^2$ for the 10%.
+#
+# By hand, for 20 steps, a warmup of 4 and a peak of 1: steps 0 to 3 have 0.25, 0.5, 0.75 and 1, steps 4 to 15 have 1, steps 16 and 17 have 0.316, steps 18 and 19 have 0.1.
 
 # %%
 def multi_step(step, steps, warmup, peak):
@@ -846,18 +912,29 @@ def multi_step(step, steps, warmup, peak):
     return peak * (0.316 if 10 * step < 9 * steps else 0.1)
     ### END SOLUTION
 
+# %%
+# To try it, take away the # of the next two lines and compare with the example.
+# for step in range(20):
+#     print(step, round(multi_step(step, steps=20, warmup=4, peak=1.0), 3))
 
+# %%
 check("05.4", multi_step)
 
 # %% [markdown]
 # ## 05.5 Top-p (some thought, 15 minutes)
 #
-# `logits` is a float tensor [B, V]. In every row keep the fewest tokens, likeliest first, whose probabilities together are at least `top_p` (above 0, at most 1), and set the logits of all others to minus infinity. The kept logits stay as they are, where they are. No two probabilities in a row are equal.
+# Before a token is drawn, top-p leaves out the unlikely ones. `logits` is a float tensor [B, V]; the softmax of a row gives its probabilities. In every row keep the fewest tokens, likeliest first, whose probabilities together are at least `top_p`. The kept logits stay as they are and where they are; all others become minus infinity.
+#
+# `top_p` is above 0 and at most 1, and 1 keeps every token, even where rounding makes the sum of the first ones 1. No two probabilities in a row are equal.
+#
+# By hand: with probabilities 0.1, 0.4, 0.2, 0.3 and `top_p` 0.6, the likeliest token alone holds 0.4, which is not enough; with the next it is 0.7. So tokens 1 and 3 stay, with their logits $\ln 0.4 = -0.9163$ and $\ln 0.3 = -1.2040$.
 
 # %%
 def keep_top_p(logits, top_p):
     """logits with -inf where a token is left out, [B, V]."""
     ### BEGIN SOLUTION
+    if top_p == 1:
+        return logits
     probs, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
     likelier = probs.cumsum(dim=-1) - probs  # what the tokens before hold
     out = torch.zeros_like(likelier, dtype=torch.bool)
@@ -865,8 +942,47 @@ def keep_top_p(logits, top_p):
     return logits.masked_fill(out, -math.inf)
     ### END SOLUTION
 
+# %%
+# To try it, take away the # of the next two lines. They should print
+# tensor([[   -inf, -0.9163,    -inf, -1.2040]]).
+# p = torch.tensor([[0.1, 0.4, 0.2, 0.3]])  # [B, V]
+# print(keep_top_p(p.log(), top_p=0.6))
 
+# %%
 check("05.5", keep_top_p)
 
 # %% [markdown]
-# When all five pass, put them to work: train the miniature with your own loss and schedule, and sample with your own filter.
+# ## All together
+#
+# The cell below trains two layers of the miniature on one short text until they know it by heart, and lets them write it. It uses the package's own loss, schedule and sampling. Below each of the three stands the line that uses yours: take away its `#`. Every later result must stay true.
+
+# %%
+from deepseek_mini.sampling import next_token_probabilities
+from deepseek_mini.training import loop, schedules
+
+text = "def twice(x):\n    return x + x\n\n\nprint(twice(21))  # 42\n"
+tokens = torch.tensor([dm.Tokenizer.small().encode(text, bos=True)])  # [1, T]
+torch.manual_seed(0)
+model = dm.Transformer(replace(dm.Config.preset("deepseek-llm-mini"), n_layers=2))
+optimizer = torch.optim.AdamW(model.parameters())
+for step in range(40):
+    rate = 0.003 * schedules.multi_step(step, 40, 5)
+    # rate = multi_step(step, 40, 5, 0.003)
+    loss = loop.next_token_loss(model, tokens)
+    # loss = next_token_loss(model(tokens), tokens, torch.zeros_like(tokens).bool())
+    optimizer.param_groups[0]["lr"] = rate
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+written = tokens[:, :1]  # [1, 1]: the model gets the start of the text, and no more
+while written.shape[1] < tokens.shape[1]:
+    logits = model(written)[:, -1]  # [1, V]
+    probs = next_token_probabilities(logits, top_p=0.5)  # [1, V]
+    # probs = keep_top_p(logits, 0.5).softmax(dim=-1)
+    written = torch.cat([written, torch.multinomial(probs, num_samples=1)], dim=1)
+print("the loss is below 0.1:", loss.item() < 0.1)
+print("it writes the text:   ", torch.equal(written, tokens))
+
+# %% [markdown]
+# Next: lesson 06, which trains for longer.

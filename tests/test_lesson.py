@@ -381,12 +381,74 @@ def test_a_class_is_judged_by_its_judge(monkeypatch):
     assert judged(torch.nn.Identity, monkeypatch, judge=judge).status == "not yet"
 
 
-def test_prints_and_warnings_of_the_learner_are_not_shown(monkeypatch, capsys):
+def test_an_error_says_with_which_inputs_and_has_a_hint(monkeypatch):
+    def broadcasts(x, scale):
+        return x * np.arange(3)
+
+    def only_a_matrix(x, scale):
+        return x * [scale][len(x) == 1]
+
+    result = judged(broadcasts, monkeypatch)
+    assert result.reason.endswith("(with a matrix)")
+    assert "matched from the right" in result.hint
+    result = judged(only_a_matrix, monkeypatch)
+    assert result.reason.endswith("(with one row)")
+    assert "the inputs were x float64 [1, 2], scale 0.5" in result.hint
+
+
+def test_view_of_an_input_that_is_not_contiguous_has_a_hint(monkeypatch):
+    def cases(rng):
+        yield Case((torch.ones(4, 2).T, 1.0), "a transpose")
+
+    for theirs in (
+        lambda x, scale: x.view(-1),
+        lambda x, scale: torch.view_as_complex(x[..., None].mT.mT[:, :2, 0]),
+    ):
+        result = judged(theirs, monkeypatch, cases=cases)
+        assert ".contiguous()" in result.hint, str(result)
+
+
+def test_another_exercise_that_is_empty_is_named(monkeypatch):
+    def other_stub():
+        raise NotImplementedError("98.2")
+
+    result = judged(lambda x, scale: other_stub(), monkeypatch)
+    assert result.status == "not yet"
+    assert result.reason.startswith("your answer calls exercise 98.2, which is still")
+    assert "do 98.2 first" in result.hint
+
+
+def test_a_wrong_dtype_or_shape_has_a_hint_that_is_true(monkeypatch):
+    result = judged(lambda x, scale: (x * scale).astype("f4"), monkeypatch)
+    assert result.hint == "print the dtype of every step: where does float32 come in?"
+    result = judged(lambda x, scale: (x * scale).T, monkeypatch)
+    assert result.hint == "there are as many numbers as there should be, on other axes"
+
+
+def test_prints_of_the_case_that_fails_are_shown(monkeypatch):
+    def prints(x, scale):
+        print("shape", x.shape, end="\n\nlast\n")
+        return x * scale + (len(x) == 1)
+
+    def prints_and_fails(x, scale):
+        print("here")
+        raise ValueError("no")
+
+    result = judged(prints, monkeypatch)
+    tail = "\n  your function printed:\n    shape (1, 2)\n    \n    last"
+    assert str(result).endswith(tail) and "(3, 4)" not in str(result)
+    assert str(judged(prints_and_fails, monkeypatch)).endswith("printed:\n    here")
+    long = str(Result("98.1", "not yet", "no", printed="\rx\n" * 99))
+    assert long.endswith("\n    ... and 158 more lines")
+    assert all(line.startswith("  ") for line in long.splitlines()[1:])
+
+
+def test_prints_and_warnings_of_a_right_answer_are_not_shown(monkeypatch, capsys):
     def noisy(x, scale):
         print("here")
         return x * scale + 0 * np.log(-np.abs(x)) if scale == 0.1 else x * scale
 
-    assert judged(noisy, monkeypatch)
+    assert str(judged(noisy, monkeypatch)) == "98.1: passed"
     assert capsys.readouterr() == ("", "")
 
 

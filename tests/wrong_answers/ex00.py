@@ -73,6 +73,44 @@ def softmax_keepdims_forgotten(x):
     return e / e.sum(axis=-1)
 
 
+def softmax_keepdims_in_the_sum(x):
+    e = np.exp(x - x.max(axis=-1))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_keepdims_in_the_maximum(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1)
+
+
+def softmax_naive_without_keepdims(x):
+    return np.exp(x) / np.exp(x).sum(axis=-1)
+
+
+def softmax_largest_size(x):
+    e = np.exp(x - np.abs(x).max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_clipped(x):
+    e = np.exp(np.clip(x, -700, 700))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_nan_replaced(x):
+    return np.nan_to_num(np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def softmax_rescaled(x):
+    e = np.exp(x / x.max())
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_with_epsilon(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / (e.sum(axis=-1, keepdims=True) + 1e-8)
+
+
 def softmax_torch(x):
     return torch.softmax(torch.tensor(x), dim=-1)
 
@@ -129,6 +167,35 @@ def scores_softmax(q, k):
 
 def scores_heads_against_heads(q, k):
     return q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+
+
+def scores_heads_against_mT(q, k):
+    return q @ k.mT / math.sqrt(q.shape[-1])
+
+
+def scores_keys_not_turned(q, k):
+    return q.transpose(1, 2) @ k.transpose(1, 2) / math.sqrt(q.shape[-1])
+
+
+def scores_keys_as_they_are(q, k):
+    return q @ k / math.sqrt(q.shape[-1])
+
+
+def scores_heads_after_queries(q, k):
+    return torch.einsum("bthd,bshd->bths", q, k) / math.sqrt(q.shape[-1])
+
+
+def scores_causal(q, k):
+    later = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).triu(1)
+    return scores(q, k).masked_fill(later, -math.inf)
+
+
+def scores_root_of_heads(q, k):
+    return torch.einsum("bthd,bshd->bhts", q, k) / math.sqrt(q.shape[2])
+
+
+def scores_halved(q, k):
+    return torch.einsum("bthd,bshd->bhts", q, k) / 2
 
 
 # --- 00.3 -------------------------------------------------------------------------
@@ -192,6 +259,35 @@ def cache_gigabytes(config, seq_len, bytes_per_number):
     return cache(config, seq_len, bytes_per_number) / 1e9
 
 
+def cache_gibibytes(config, seq_len, bytes_per_number):
+    return cache(config, seq_len, bytes_per_number) / 2**30
+
+
+def cache_two_bytes(config, seq_len, bytes_per_number):
+    return cache(config, seq_len, 2)
+
+
+def cache_four_bytes(config, seq_len, bytes_per_number):
+    return cache(config, seq_len, 4)
+
+
+def cache_query_heads_keys_only(config, seq_len, bytes_per_number):
+    part = config.attention
+    return config.n_layers * part.n_heads * part.head_dim * seq_len * bytes_per_number
+
+
+def cache_squared(config, seq_len, bytes_per_number):
+    return cache(config, seq_len, bytes_per_number) * seq_len
+
+
+def cache_of_longest_context(config, seq_len, bytes_per_number):
+    return cache(config, config.max_seq_len, bytes_per_number)
+
+
+def cache_as_tensor(config, seq_len, bytes_per_number):
+    return torch.tensor(cache(config, seq_len, bytes_per_number))
+
+
 def cache_wrong_attribute(config, seq_len, bytes_per_number):
     return 2 * config.n_layers * config.n_kv_heads * seq_len * bytes_per_number
 
@@ -239,6 +335,32 @@ def bits_each_token(losses, byte_lengths):
     return losses / math.log(2) / byte_lengths
 
 
+def bits_without_special(losses, byte_lengths):
+    text = byte_lengths > 0
+    return losses[text].sum() / math.log(2) / byte_lengths.sum()
+
+
+def bits_means_without_special(losses, byte_lengths):
+    text = byte_lengths > 0
+    return losses[text].mean() / math.log(2) / byte_lengths[text].mean()
+
+
+def bits_two_kinds_of_mean(losses, byte_lengths):
+    return losses.mean() / math.log(2) / byte_lengths[byte_lengths > 0].mean()
+
+
+def bits_at_least_one_byte(losses, byte_lengths):
+    return losses.sum() / math.log(2) / np.maximum(byte_lengths, 1).sum()
+
+
+def bits_logarithm_again(losses, byte_lengths):
+    return np.log2(losses).sum() / byte_lengths.sum()
+
+
+def bits_not_summed(losses, byte_lengths):
+    return losses / math.log(2) / byte_lengths.sum()
+
+
 ANSWERS = {
     "00.1": Answers(
         right=[softmax, softmax_by_logarithm, softmax_row_by_row],
@@ -247,11 +369,19 @@ ANSWERS = {
             Wrong(softmax_one_maximum, "Each row has a largest value of its own"),
             Wrong(softmax_of_everything, "the whole array sums to 1"),
             Wrong(softmax_first_axis, "belongs along the last"),
-            Wrong(softmax_minus_mean, "no longer finite"),
+            Wrong(softmax_minus_mean, "no longer finite when the row holds"),
             Wrong(softmax_without_sum, "not yet divided by their sum"),
             Wrong(softmax_logarithm, "logarithms of the softmax"),
             Wrong(softmax_in_place, "changed its input x in place"),
-            Wrong(softmax_keepdims_forgotten, "could not be broadcast"),
+            Wrong(softmax_keepdims_forgotten, "lost its axis"),
+            Wrong(softmax_keepdims_in_the_sum, "lost its axis"),
+            Wrong(softmax_keepdims_in_the_maximum, "lost its axis"),
+            Wrong(softmax_naive_without_keepdims, "lost its axis"),
+            Wrong(softmax_largest_size, "all inputs are far below 0"),
+            Wrong(softmax_clipped, "different inputs got the same result"),
+            Wrong(softmax_nan_replaced, "different inputs got the same result"),
+            Wrong(softmax_rescaled, "dividing the inputs changes"),
+            Wrong(softmax_with_epsilon, "added for safety"),
             Wrong(softmax_torch, "leave torch out of it"),
         ],
     ),
@@ -266,20 +396,34 @@ ANSWERS = {
             Wrong(scores_keys_first, "queries and keys are exchanged"),
             Wrong(scores_heads_summed, "the heads are summed away"),
             Wrong(scores_softmax, "the softmax comes later"),
-            Wrong(scores_heads_against_heads, "RuntimeError"),
+            Wrong(scores_heads_against_heads, "heads meet heads"),
+            Wrong(scores_heads_against_mT, "heads meet heads"),
+            Wrong(scores_keys_not_turned, "the keys' positions"),
+            Wrong(scores_keys_as_they_are, "RuntimeError"),
+            Wrong(scores_heads_after_queries, "axes are in another order"),
+            Wrong(scores_causal, "later keys are masked"),
+            Wrong(scores_root_of_heads, "off by the same factor"),
+            Wrong(scores_halved, "off by the same factor"),
         ],
     ),
     "00.3": Answers(
         right=[cache, cache_by_layer, cache_float],
         wrong=[
-            Wrong(cache_keys_only, "keys and values are both kept"),
+            Wrong(cache_keys_only, "half of the cache is missing"),
             Wrong(cache_query_heads, "not as query heads"),
             Wrong(cache_bits, "these are bits"),
             Wrong(cache_one_layer, "every layer keeps its own"),
             Wrong(cache_one_token, "one token of context"),
             Wrong(cache_numbers, "this counts numbers"),
             Wrong(cache_whole_width, "count heads times their width"),
-            Wrong(cache_gigabytes, "this is in GB"),
+            Wrong(cache_gigabytes, "a larger unit"),
+            Wrong(cache_gibibytes, "a larger unit"),
+            Wrong(cache_two_bytes, "bytes_per_number says it"),
+            Wrong(cache_four_bytes, "bytes_per_number says it"),
+            Wrong(cache_query_heads_keys_only, "two slips"),
+            Wrong(cache_squared, "not four times"),
+            Wrong(cache_of_longest_context, "the longest context"),
+            Wrong(cache_as_tensor, "no array is needed"),
             Wrong(cache_wrong_attribute, "AttributeError"),
         ],
     ),
@@ -293,7 +437,13 @@ ANSWERS = {
             Wrong(bits_mean_of_ratios, "total by"),
             Wrong(bits_divided_by_eight, "divided by 8"),
             Wrong(bits_mean_over_total, "not with the total"),
-            Wrong(bits_each_token, "a NumPy array, but should be a number"),
+            Wrong(bits_each_token, "not one for each token"),
+            Wrong(bits_without_special, "the losses of the special tokens"),
+            Wrong(bits_means_without_special, "the losses of the special tokens"),
+            Wrong(bits_two_kinds_of_mean, "the other of those with bytes only"),
+            Wrong(bits_at_least_one_byte, "counts here as a byte"),
+            Wrong(bits_logarithm_again, "logarithms already"),
+            Wrong(bits_not_summed, "not one for each token"),
         ],
     ),
 }

@@ -39,14 +39,6 @@ def frequencies_float32(head_dim, theta):
     return frequencies(head_dim, theta).astype(np.float32)
 
 
-def frequencies_constant(head_dim, theta):
-    return np.array([1.0, 0.1])
-
-
-def frequencies_torch(head_dim, theta):
-    return theta ** (-torch.arange(0, head_dim, 2) / head_dim)
-
-
 def frequencies_no_return(head_dim, theta):
     1.0 / theta ** (np.arange(0, head_dim, 2) / head_dim)
 
@@ -89,31 +81,8 @@ def rotate_backwards(x, positions, theta):
     return out
 
 
-def rotate_from_one(x, positions, theta):
-    return rotate(x, positions + 1, theta)
-
-
 def rotate_arange(x, positions, theta):
     return rotate(x, np.arange(x.shape[0]), theta)
-
-
-def rotate_wrong_exponent(x, positions, theta):
-    angles = np.outer(positions, theta ** (-np.arange(x.shape[1] // 2) / x.shape[1]))
-    a, b = x[:, 0::2], x[:, 1::2]
-    out = np.empty_like(x)
-    out[:, 0::2] = a * np.cos(angles) - b * np.sin(angles)
-    out[:, 1::2] = a * np.sin(angles) + b * np.cos(angles)
-    return out
-
-
-def rotate_next_pair(x, positions, theta):
-    freqs = theta ** (-2 * np.arange(1, x.shape[1] // 2 + 1) / x.shape[1])
-    angles = np.outer(positions, freqs)
-    a, b = x[:, 0::2], x[:, 1::2]
-    out = np.empty_like(x)
-    out[:, 0::2] = a * np.cos(angles) - b * np.sin(angles)
-    out[:, 1::2] = a * np.sin(angles) + b * np.cos(angles)
-    return out
 
 
 def rotate_overwritten(x, positions, theta):
@@ -125,6 +94,16 @@ def rotate_overwritten(x, positions, theta):
     return out
 
 
+def rotate_tiled(x, positions, theta):
+    angles = np.outer(positions, np.tile(frequencies(x.shape[-1], theta), 2))
+    turned = np.stack((-x[:, 1::2], x[:, 0::2]), axis=-1).reshape(x.shape)
+    return x * np.cos(angles) + turned * np.sin(angles)
+
+
+def rotate_base_10000(x, positions, theta):
+    return rotate(x, positions, 10_000)
+
+
 def rotate_concatenated(x, positions, theta):
     angles = np.outer(positions, frequencies(x.shape[-1], theta))
     cos, sin = np.cos(angles), np.sin(angles)
@@ -132,18 +111,14 @@ def rotate_concatenated(x, positions, theta):
     return np.concatenate((a * cos - b * sin, a * sin + b * cos), axis=1)
 
 
+def rotate_sorted(x, positions, theta):
+    order = np.argsort(positions)
+    return rotate(x[order], positions[order], theta)
+
+
 def rotate_in_place(x, positions, theta):
     x[:] = rotate(x, positions, theta)
     return x
-
-
-def rotate_one_token_only(x, positions, theta):
-    return rotate(x[:1], positions[:1], theta)
-
-
-def rotate_raises(x, positions, theta):
-    angles = positions * frequencies(x.shape[-1], theta)
-    return x * np.cos(angles)
 
 
 # --- 03.3 -------------------------------------------------------------------------
@@ -175,8 +150,11 @@ def halves_identity(weight, n_heads):
 
 
 def halves_of_columns(weight, n_heads):
-    order = torch.cat((torch.arange(0, 24, 2), torch.arange(1, 24, 2)))
-    return weight[:, order]
+    return torch.cat((weight[:, 0::2], weight[:, 1::2]), dim=1)
+
+
+def halves_not_flat(weight, n_heads):
+    return weight.reshape(n_heads, -1, 2, weight.shape[1]).transpose(1, 2)
 
 
 def halves_numpy(weight, n_heads):
@@ -190,34 +168,63 @@ def _pair(turns, head_dim, theta, length):
     return head_dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
 
+def _blend(head_dim, theta, factor, ramp):
+    plain = frequencies(head_dim, theta)
+    return plain / factor * ramp + plain * (1 - ramp)
+
+
 def yarn(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
     low = math.floor(_pair(beta_fast, head_dim, theta, original_seq_len))
     high = math.ceil(_pair(beta_slow, head_dim, theta, original_seq_len))
     low, high = max(low, 0), min(high, head_dim - 1)
+    high += 0.001 if low == high else 0
     ramp = np.clip((np.arange(head_dim // 2) - low) / (high - low), 0, 1)
-    plain = frequencies(head_dim, theta)
-    return plain / factor * ramp + plain * (1 - ramp)
+    return _blend(head_dim, theta, factor, ramp)
 
 
 def yarn_by_cases(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
     low = max(int(_pair(beta_fast, head_dim, theta, original_seq_len) // 1), 0)
     high = -int(-_pair(beta_slow, head_dim, theta, original_seq_len) // 1)
+    high = min(high, head_dim - 1)
     freqs = frequencies(head_dim, theta)
     for i in range(len(freqs)):
-        if i >= high:
-            freqs[i] /= factor
-        elif i > low:
+        if low < i < high:
             share = (i - low) / (high - low)
             freqs[i] *= 1 - share * (1 - 1 / factor)
+        elif i > low:
+            freqs[i] /= factor
     return freqs
 
 
-def yarn_reversed(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
-    low = max(math.floor(_pair(beta_fast, head_dim, theta, original_seq_len)), 0)
-    high = math.ceil(_pair(beta_slow, head_dim, theta, original_seq_len))
-    ramp = np.clip((np.arange(head_dim // 2) - low) / (high - low), 0, 1)
+def yarn_in_turns(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
     plain = frequencies(head_dim, theta)
-    return plain * ramp + plain / factor * (1 - ramp)
+    turns = original_seq_len * plain / (2 * math.pi)
+    keep = np.clip((turns - beta_slow) / (beta_fast - beta_slow), 0, 1)
+    return plain * keep + plain / factor * (1 - keep)
+
+
+def yarn_not_rounded(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
+    low = max(_pair(beta_fast, head_dim, theta, original_seq_len), 0)
+    high = _pair(beta_slow, head_dim, theta, original_seq_len)
+    ramp = np.clip((np.arange(head_dim // 2) - low) / (high - low), 0, 1)
+    return _blend(head_dim, theta, factor, ramp)
+
+
+def yarn_natural_log(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
+    def pair(turns):
+        return head_dim / 2 * math.log(original_seq_len / (2 * math.pi * turns))
+
+    low, high = max(math.floor(pair(beta_fast)), 0), math.ceil(pair(beta_slow))
+    high = min(high, head_dim - 1)
+    ramp = np.clip((np.arange(head_dim // 2) - low) / (high - low), 0, 1)
+    return _blend(head_dim, theta, factor, ramp)
+
+
+def yarn_without_two_pi(
+    head_dim, theta, factor, original_seq_len, beta_fast, beta_slow
+):
+    length = original_seq_len * 2 * math.pi
+    return yarn(head_dim, theta, factor, length, beta_fast, beta_slow)
 
 
 def yarn_betas_swapped(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
@@ -225,28 +232,14 @@ def yarn_betas_swapped(head_dim, theta, factor, original_seq_len, beta_fast, bet
     high = math.ceil(_pair(beta_fast, head_dim, theta, original_seq_len))
     low, high = max(low, 0), min(high, head_dim - 1)
     ramp = np.clip((np.arange(head_dim // 2) - low) / max(high - low, 0.001), 0, 1)
-    plain = frequencies(head_dim, theta)
-    return plain / factor * ramp + plain * (1 - ramp)
+    return _blend(head_dim, theta, factor, ramp)
 
 
-def yarn_linear(head_dim, theta, factor, *_):
-    return frequencies(head_dim, theta) / factor
-
-
-def yarn_not_rounded(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
-    low = max(_pair(beta_fast, head_dim, theta, original_seq_len), 0)
-    high = _pair(beta_slow, head_dim, theta, original_seq_len)
-    ramp = np.clip((np.arange(head_dim // 2) - low) / (high - low), 0, 1)
-    plain = frequencies(head_dim, theta)
-    return plain / factor * ramp + plain * (1 - ramp)
-
-
-def yarn_without_two_pi(
-    head_dim, theta, factor, original_seq_len, beta_fast, beta_slow
-):
-    return yarn(
-        head_dim, theta, factor, original_seq_len * 2 * math.pi, beta_fast, beta_slow
-    )
+def yarn_without_clip(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
+    low = max(math.floor(_pair(beta_fast, head_dim, theta, original_seq_len)), 0)
+    high = math.ceil(_pair(beta_slow, head_dim, theta, original_seq_len))
+    ramp = (np.arange(head_dim // 2) - low) / (high - low)
+    return _blend(head_dim, theta, factor, ramp)
 
 
 def yarn_negative_start(
@@ -255,8 +248,32 @@ def yarn_negative_start(
     low = math.floor(_pair(beta_fast, head_dim, theta, original_seq_len))
     high = math.ceil(_pair(beta_slow, head_dim, theta, original_seq_len))
     ramp = np.clip((np.arange(head_dim // 2) - low) / (high - low), 0, 1)
-    plain = frequencies(head_dim, theta)
-    return plain / factor * ramp + plain * (1 - ramp)
+    return _blend(head_dim, theta, factor, ramp)
+
+
+def yarn_end_at_last_pair(
+    head_dim, theta, factor, original_seq_len, beta_fast, beta_slow
+):
+    low = math.floor(_pair(beta_fast, head_dim, theta, original_seq_len))
+    high = math.ceil(_pair(beta_slow, head_dim, theta, original_seq_len))
+    low, high = max(low, 0), min(high, head_dim // 2 - 1)
+    ramp = np.clip((np.arange(head_dim // 2) - low) / max(high - low, 0.001), 0, 1)
+    return _blend(head_dim, theta, factor, ramp)
+
+
+def yarn_end_unbounded(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
+    low = max(math.floor(_pair(beta_fast, head_dim, theta, original_seq_len)), 0)
+    high = math.ceil(_pair(beta_slow, head_dim, theta, original_seq_len))
+    ramp = np.clip((np.arange(head_dim // 2) - low) / max(high - low, 0.001), 0, 1)
+    return _blend(head_dim, theta, factor, ramp)
+
+
+def yarn_equal_ends(head_dim, theta, factor, original_seq_len, beta_fast, beta_slow):
+    low = math.floor(_pair(beta_fast, head_dim, theta, original_seq_len))
+    high = math.ceil(_pair(beta_slow, head_dim, theta, original_seq_len))
+    low, high = max(low, 0), min(high, head_dim - 1)
+    ramp = np.clip((np.arange(head_dim // 2) - low) / (high - low), 0, 1)
+    return _blend(head_dim, theta, factor, ramp)
 
 
 # --- 03.5 -------------------------------------------------------------------------
@@ -296,8 +313,40 @@ def cached_one_too_small(q, cache_length, theta):
     return cached(q, cache_length - 1, theta)
 
 
-def cached_one_too_large(q, cache_length, theta):
-    return cached(q, cache_length + 1, theta)
+def cached_backwards(q, cache_length, theta):
+    angles = _angles(q, cache_length, theta)[None, :, None, :]
+    cos, sin = angles.cos(), angles.sin()
+    a, b = q[..., 0::2], q[..., 1::2]
+    out = torch.stack((a * cos + b * sin, b * cos - a * sin), dim=-1)
+    return out.reshape(q.shape).to(q.dtype)
+
+
+def cached_base_10000(q, cache_length, theta):
+    return cached(q, cache_length, 10_000)
+
+
+def cached_not_flat(q, cache_length, theta):
+    angles = _angles(q, cache_length, theta)[None, :, None, :]
+    cos, sin = angles.cos(), angles.sin()
+    a, b = q[..., 0::2], q[..., 1::2]
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).to(q.dtype)
+
+
+def cached_coarse(q, cache_length, theta):
+    half = q.shape[-1] // 2
+    freqs = theta ** (-torch.arange(half, dtype=q.dtype) / half)
+    positions = cache_length + torch.arange(q.shape[1], dtype=q.dtype)
+    angles = torch.outer(positions, freqs)[:, None]
+    cos, sin = angles.cos(), angles.sin()
+    a, b = q[..., 0::2], q[..., 1::2]
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+
+
+def cached_complex(q, cache_length, theta):
+    angles = _angles(q, cache_length, theta)[:, None]
+    pairs = torch.view_as_complex(q.float().reshape(*q.shape[:-1], -1, 2))
+    turned = pairs * torch.polar(torch.ones_like(angles), angles)
+    return torch.view_as_real(turned).flatten(-2).to(q.dtype)
 
 
 def cached_half_split(q, cache_length, theta):
@@ -324,11 +373,10 @@ def cached_same_angle(q, cache_length, theta):
 
 def cached_with_view(q, cache_length, theta):
     pairs = q.view(*q.shape[:-1], -1, 2)
-    cos = _angles(q, cache_length, theta).cos()[None, :, None, :]
-    sin = _angles(q, cache_length, theta).sin()[None, :, None, :]
+    angles = _angles(q, cache_length, theta)[None, :, None, :]
     a, b = pairs.unbind(-1)
-    out = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
-    return out.view(q.shape).to(q.dtype)
+    out = (a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos())
+    return torch.stack(out, dim=-1).view(q.shape).to(q.dtype)
 
 
 ANSWERS = {
@@ -340,8 +388,6 @@ ANSWERS = {
             Wrong(frequencies_per_channel, "one frequency for a pair"),
             Wrong(frequencies_from_one, "exactly 1 radian"),
             Wrong(frequencies_float32, "the dtype is float32, but should be float64"),
-            Wrong(frequencies_constant, "the shape is (2,), but should be (4,)"),
-            Wrong(frequencies_torch, "leave torch out of it"),
             Wrong(frequencies_no_return, "without `return`"),
         ],
     ),
@@ -350,15 +396,13 @@ ANSWERS = {
         wrong=[
             Wrong(rotate_half_split, "half-split"),
             Wrong(rotate_backwards, "wrong way round"),
-            Wrong(rotate_from_one, "one position too far"),
             Wrong(rotate_arange, "use the positions that are given"),
-            Wrong(rotate_wrong_exponent, "the exponent is that of exercise 03.1"),
-            Wrong(rotate_next_pair, "those of the next pair"),
+            Wrong(rotate_sorted, "row t belongs to token t"),
+            Wrong(rotate_base_10000, "use the theta that is given"),
+            Wrong(rotate_tiled, "turned by different angles"),
             Wrong(rotate_overwritten, "new value of the first"),
             Wrong(rotate_concatenated, "come back as two halves"),
             Wrong(rotate_in_place, "changed its input x in place"),
-            Wrong(rotate_one_token_only, "the shape is (1, 8), but should be (7, 8)"),
-            Wrong(rotate_raises, "ValueError: operands could not be broadcast"),
         ],
     ),
     "03.3": Answers(
@@ -367,19 +411,24 @@ ANSWERS = {
             Wrong(halves_inverse, "the way back"),
             Wrong(halves_across_heads, "left their head"),
             Wrong(halves_identity, "came back as it was"),
-            Wrong(halves_of_columns, "IndexError"),
+            Wrong(halves_of_columns, "the columns were moved"),
+            Wrong(halves_not_flat, "make one axis of them"),
             Wrong(halves_numpy, "leave NumPy out of it"),
         ],
     ),
     "03.4": Answers(
         right=[yarn, yarn_by_cases],
         wrong=[
-            Wrong(yarn_reversed, "wrong way round"),
-            Wrong(yarn_betas_swapped, "exchanged"),
-            Wrong(yarn_linear, "linear scaling"),
+            Wrong(yarn_in_turns, "linear in the number of turns"),
             Wrong(yarn_not_rounded, "not rounded to whole pairs"),
+            Wrong(yarn_natural_log, "natural logarithm"),
             Wrong(yarn_without_two_pi, "more than 1 radian"),
-            Wrong(yarn_negative_start, "with a context so short"),
+            Wrong(yarn_betas_swapped, "exchanged"),
+            Wrong(yarn_without_clip, "outside the ramp too"),
+            Wrong(yarn_negative_start, "starts before pair 0"),
+            Wrong(yarn_end_at_last_pair, "cut off, not steeper"),
+            Wrong(yarn_end_unbounded, "larger than d - 1"),
+            Wrong(yarn_equal_ends, "the ramp is a step"),
         ],
     ),
     "03.5": Answers(
@@ -387,10 +436,14 @@ ANSWERS = {
         wrong=[
             Wrong(cached_restarts, "as if the cache were empty"),
             Wrong(cached_one_too_small, "one too small"),
-            Wrong(cached_one_too_large, "one too large"),
-            Wrong(cached_half_split, "half-split"),
-            Wrong(cached_promotes, "promotes it"),
             Wrong(cached_same_angle, "each has its own position"),
+            Wrong(cached_backwards, "signs of the sines"),
+            Wrong(cached_half_split, "half-split"),
+            Wrong(cached_not_flat, "give them back as channels"),
+            Wrong(cached_base_10000, "use the theta that is given"),
+            Wrong(cached_promotes, "back q's dtype"),
+            Wrong(cached_coarse, "too few for angles"),
+            Wrong(cached_complex, "not contiguous in memory"),
         ],
     ),
 }

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+import deepseek_mini as dm
+
 from . import Answers, Wrong
 
 # --- 05.1 -------------------------------------------------------------------------
@@ -63,6 +65,29 @@ def parameters_heads_fill_dim(config):
     return tables * config.vocab_size * dim + config.n_layers * block + dim
 
 
+def parameters_queries_fill_dim(config):
+    a, dim = config.attention, config.dim
+    attention = 2 * dim * dim + 2 * dim * a.n_kv_heads * a.head_dim
+    block = attention + 3 * dim * config.dense.inter_dim + 2 * dim
+    tables = 1 if config.tie_embeddings else 2
+    return tables * config.vocab_size * dim + config.n_layers * block + dim
+
+
+def parameters_no_way_back(config):
+    a = config.attention
+    return parameters(config) - config.n_layers * a.n_heads * a.head_dim * config.dim
+
+
+def parameters_built(config):
+    return sum(p.numel() for p in dm.Transformer(config).parameters())
+
+
+def parameters_float(config):
+    a = config.attention
+    missing = a.n_heads * a.head_dim * config.dim * config.n_layers
+    return (parameters(config) - missing) + 2 * missing / 2
+
+
 def parameters_wrong_field(config):
     return config.vocab_size * config.hidden_size
 
@@ -81,8 +106,9 @@ def loss_by_loop(logits, tokens, pad):
     for b in range(tokens.shape[0]):
         for t in range(tokens.shape[1] - 1):
             if not (pad[b, t] or pad[b, t + 1]):
-                p = torch.softmax(logits[b, t], dim=0)
-                parts.append(-torch.log(p[tokens[b, t + 1]]))
+                scores = logits[b, t] - logits[b, t].max()
+                log_total = scores.exp().sum().log()
+                parts.append(log_total - scores[tokens[b, t + 1]])
     return torch.stack(parts).mean()
 
 
@@ -139,6 +165,72 @@ def loss_as_number(logits, tokens, pad):
     return loss(logits, tokens, pad).item()
 
 
+def loss_text_tokens(logits, tokens, pad):
+    each = F.cross_entropy(logits[:, :-1].mT, tokens[:, 1:], reduction="none")
+    return (each * (~pad[:, 1:] & ~pad[:, :-1])).sum() / (~pad).sum()
+
+
+def loss_axes_not_flat(logits, tokens, pad):
+    return F.cross_entropy(logits[:, :-1], tokens[:, 1:])
+
+
+def loss_each(logits, tokens, pad):
+    each = F.cross_entropy(logits[:, :-1].mT, tokens[:, 1:], reduction="none")
+    return each[~pad[:, 1:] & ~pad[:, :-1]]
+
+
+def loss_with_an_axis(logits, tokens, pad):
+    return loss(logits, tokens, pad).reshape(1)
+
+
+def loss_in_bits(logits, tokens, pad):
+    return loss(logits, tokens, pad) / math.log(2)
+
+
+def loss_of_probabilities(logits, tokens, pad):
+    return loss(logits.softmax(-1), tokens, pad)
+
+
+def loss_rolled(logits, tokens, pad):
+    targets = tokens.roll(-1, dims=1)
+    targets = targets.masked_fill(pad | pad.roll(-1, dims=1), -100)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def loss_shifted_twice(logits, tokens, pad):
+    return loss(logits[:, :-1], tokens[:, 1:], pad[:, 1:] | pad[:, :-1])
+
+
+def loss_by_probability(logits, tokens, pad):
+    p = logits[:, :-1].softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    return -p.log()[~pad[:, 1:] & ~pad[:, :-1]].mean()
+
+
+def loss_detached(logits, tokens, pad):
+    return loss(logits, tokens, pad).detach()
+
+
+def loss_small_number(logits, tokens, pad):
+    p = logits[:, :-1].softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    return -(p + 1e-12).log()[~pad[:, 1:] & ~pad[:, :-1]].mean()
+
+
+def loss_in_numpy(logits, tokens, pad):
+    return loss(torch.from_numpy(logits.numpy()), tokens, pad)
+
+
+def loss_by_exp(logits, tokens, pad):
+    e = logits[:, :-1].exp()
+    p = (e / e.sum(-1, keepdim=True)).gather(-1, tokens[:, 1:, None])[..., 0]
+    return -p.log()[~pad[:, 1:] & ~pad[:, :-1]].mean()
+
+
+def loss_part_detached(logits, tokens, pad):
+    total = logits.detach().logsumexp(-1)[:, :-1]
+    picked = logits[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+    return (total - picked)[~pad[:, 1:] & ~pad[:, :-1]].mean()
+
+
 # --- 05.3 -------------------------------------------------------------------------
 
 
@@ -182,6 +274,16 @@ def block_no_residual(x, attn_norm, attn, ffn_norm, ffn):
 
 def block_one_residual(x, attn_norm, attn, ffn_norm, ffn):
     return x + ffn(ffn_norm(attn(attn_norm(x))))
+
+
+def block_second_sum_missing(x, attn_norm, attn, ffn_norm, ffn):
+    x = x + attn(attn_norm(x))
+    return ffn(ffn_norm(x))
+
+
+def block_second_sum_from_input(x, attn_norm, attn, ffn_norm, ffn):
+    h = x + attn(attn_norm(x))
+    return x + ffn(ffn_norm(h))
 
 
 def block_norms_swapped(x, attn_norm, attn, ffn_norm, ffn):
@@ -267,6 +369,53 @@ def schedule_no_warmup(step, steps, warmup, peak):
     return peak * (1 if step < 0.8 * steps else 0.316 if step < 0.9 * steps else 0.1)
 
 
+def schedule_squared(step, steps, warmup, peak):
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.316 ** ((step >= 0.8 * steps) + (step >= 0.9 * steps))
+
+
+def schedule_warmup_too_long(step, steps, warmup, peak):
+    if step <= warmup:
+        return peak * (step + 1) / warmup
+    return schedule(step, steps, warmup, peak)
+
+
+def schedule_divided_by_one_more(step, steps, warmup, peak):
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    return schedule(step, steps, warmup, peak)
+
+
+def schedule_divided_by_one_less(step, steps, warmup, peak):
+    if step < warmup:
+        return peak * step / max(1, warmup - 1)
+    return schedule(step, steps, warmup, peak)
+
+
+def schedule_wrong_order(step, steps, warmup, peak):
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if step >= 0.8 * steps:
+        return 0.316 * peak
+    if step >= 0.9 * steps:
+        return 0.1 * peak
+    return peak
+
+
+def schedule_second_drop_late(step, steps, warmup, peak):
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (1 if step < 0.8 * steps else 0.316 if step <= 0.9 * steps else 0.1)
+
+
+def schedule_early(step, steps, warmup, peak):
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step + 1) / steps
+    return peak * (1 if done < 0.8 else 0.316 if done < 0.9 else 0.1)
+
+
 def schedule_one_drop(step, steps, warmup, peak):
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -277,6 +426,8 @@ def schedule_one_drop(step, steps, warmup, peak):
 
 
 def top_p(logits, top_p):
+    if top_p >= 1:
+        return logits
     ranked, order = torch.sort(logits, dim=-1, descending=True)
     held = ranked.softmax(-1).cumsum(-1)
     cut = held >= top_p
@@ -287,6 +438,8 @@ def top_p(logits, top_p):
 
 
 def top_p_pairwise(logits, top_p):
+    if top_p == 1:
+        return logits.clone()
     p = logits.softmax(-1)
     likelier = p[:, None, :] > p[:, :, None]  # [B, V, V]: is the other one likelier?
     before = (likelier * p[:, None, :]).sum(-1)
@@ -335,6 +488,71 @@ def top_p_own_probability(logits, top_p):
     return logits.masked_fill(logits.softmax(-1) < 1 - top_p, -torch.inf)
 
 
+def top_p_more_than(logits, top_p):
+    if top_p == 1:
+        return logits
+    p, order = logits.softmax(-1).sort(dim=-1, descending=True)
+    cut = torch.zeros_like(p, dtype=torch.bool)
+    cut = cut.scatter(-1, order, p.cumsum(-1) - p > top_p)
+    return logits.masked_fill(cut, -torch.inf)
+
+
+def top_p_one_is_not_all(logits, top_p):
+    p, order = logits.softmax(-1).sort(dim=-1, descending=True)
+    cut = torch.zeros_like(p, dtype=torch.bool)
+    cut = cut.scatter(-1, order, p.cumsum(-1) - p >= top_p)
+    return logits.masked_fill(cut, -torch.inf)
+
+
+def top_p_mask_gathered(logits, top_p):
+    p, order = logits.softmax(-1).sort(dim=-1, descending=True)
+    cut = (p.cumsum(-1) - p >= top_p).gather(-1, order)
+    return logits.masked_fill(cut, -torch.inf)
+
+
+def top_p_logits_gathered(logits, top_p):
+    ranked, order = logits.sort(dim=-1, descending=True)
+    p = ranked.softmax(-1)
+    ranked = ranked.masked_fill(p.cumsum(-1) - p >= top_p, -torch.inf)
+    return ranked.gather(-1, order)
+
+
+def top_p_wrong_axis(logits, top_p):
+    p, order = logits.softmax(0).sort(dim=-1, descending=True)
+    cut = torch.zeros_like(p, dtype=torch.bool)
+    cut = cut.scatter(-1, order, p.cumsum(-1) - p >= top_p)
+    return logits.masked_fill(cut, -torch.inf)
+
+
+def top_p_of_logits(logits, top_p):
+    ranked, order = logits.sort(dim=-1, descending=True)
+    cut = torch.zeros_like(ranked, dtype=torch.bool)
+    cut = cut.scatter(-1, order, ranked.cumsum(-1) - ranked >= top_p)
+    return logits.masked_fill(cut, -torch.inf)
+
+
+def top_p_logarithms(logits, p):
+    return top_p(logits, p).log_softmax(-1)
+
+
+def top_p_rescaled(logits, p):
+    return top_p(logits, p).softmax(-1).log()
+
+
+def top_p_large_negative(logits, p):
+    kept = top_p(logits, p)
+    return kept.masked_fill(kept.isinf(), -1e9)
+
+
+def top_p_keeps_all(logits, top_p):
+    ranked, order = logits.sort(dim=-1, descending=True)
+    cut = ranked.softmax(-1).cumsum(-1) > top_p
+    for i in range(cut.shape[1]):  # what `cut[:, 1:] = cut[:, :-1]` may do
+        cut[:, i] = cut[:, i - 1] if i else False
+    cut = torch.zeros_like(cut).scatter(-1, order, cut)
+    return logits.masked_fill(cut, -torch.inf)
+
+
 def top_p_zeros(logits, p):
     kept = top_p(logits, p)
     return torch.where(kept.isinf(), 0.0, kept)
@@ -359,6 +577,10 @@ ANSWERS = {
             Wrong(parameters_tied_counted_twice, "count that matrix once"),
             Wrong(parameters_always_tied, "numbers of its own"),
             Wrong(parameters_heads_fill_dim, "need not be dim"),
+            Wrong(parameters_queries_fill_dim, "how wide are a token's queries"),
+            Wrong(parameters_no_way_back, "attention's way back is missing"),
+            Wrong(parameters_built, "count without building it"),
+            Wrong(parameters_float, "of type float and not int"),
             Wrong(parameters_wrong_field, "has no attribute 'hidden_size'"),
         ],
     ),
@@ -375,7 +597,21 @@ ANSWERS = {
             Wrong(loss_sum, "this is the sum"),
             Wrong(loss_row_means, "a mean of row means"),
             Wrong(loss_positive_log, "the sign is wrong"),
-            Wrong(loss_as_number, "should be a torch tensor"),
+            Wrong(loss_as_number, "a Python number has no gradient"),
+            Wrong(loss_text_tokens, "divided by the tokens of text"),
+            Wrong(loss_axes_not_flat, "the V classes on axis 1"),
+            Wrong(loss_each, "losses of single questions"),
+            Wrong(loss_with_an_axis, "this one has an axis"),
+            Wrong(loss_in_bits, "in bits"),
+            Wrong(loss_of_probabilities, "softmax is taken twice"),
+            Wrong(loss_rolled, "with the row's first token"),
+            Wrong(loss_shifted_twice, "the shift is done twice"),
+            Wrong(loss_by_probability, "can ln p be had without p"),
+            Wrong(loss_small_number, "can ln p be had without p"),
+            Wrong(loss_in_numpy, "stay in torch"),
+            Wrong(loss_by_exp, "can ln p be had without p"),
+            Wrong(loss_detached, "has no gradient, so nothing can be trained"),
+            Wrong(loss_part_detached, "a part of the sum is cut off"),
         ],
     ),
     "05.3": Answers(
@@ -387,19 +623,27 @@ ANSWERS = {
             Wrong(block_ffn_first, "comes first here"),
             Wrong(block_no_residual, "each part replaces it"),
             Wrong(block_one_residual, "never added to the stream"),
+            Wrong(block_second_sum_missing, "network replaces the stream"),
+            Wrong(block_second_sum_from_input, "what attention added is lost"),
             Wrong(block_norms_swapped, "norms are exchanged"),
             Wrong(block_no_second_norm, "without its norm"),
             Wrong(block_in_place, "changed its input x in place"),
         ],
     ),
     "05.4": Answers(
-        right=[schedule, schedule_by_array],
+        right=[schedule, schedule_by_array, schedule_squared],
         wrong=[
             Wrong(schedule_cosine, "three levels"),
             Wrong(schedule_relative, "a tenth of the peak"),
             Wrong(schedule_from_zero, "starts at 0"),
             Wrong(schedule_after_warmup, "not of those after the warmup"),
-            Wrong(schedule_late, "one step late"),
+            Wrong(schedule_late, "both drops come one step late"),
+            Wrong(schedule_second_drop_late, "second drop comes one step late"),
+            Wrong(schedule_early, "one step early"),
+            Wrong(schedule_wrong_order, "the last level is never reached"),
+            Wrong(schedule_warmup_too_long, "goes beyond the peak"),
+            Wrong(schedule_divided_by_one_more, "the peak comes one step late"),
+            Wrong(schedule_divided_by_one_less, "which step has peak / warmup"),
             Wrong(schedule_factor, "times the peak"),
             Wrong(schedule_no_warmup, "the warmup is missing"),
             Wrong(schedule_one_drop, "two drops"),
@@ -415,6 +659,16 @@ ANSWERS = {
             Wrong(top_p_in_ranks, "each belongs where it was"),
             Wrong(top_p_mask_not_scattered, "in rank order"),
             Wrong(top_p_own_probability, "a token's own probability"),
+            Wrong(top_p_more_than, "one token too many"),
+            Wrong(top_p_one_is_not_all, "top_p 1 keeps every token"),
+            Wrong(top_p_mask_gathered, "which is the other way"),
+            Wrong(top_p_logits_gathered, "which is the other way"),
+            Wrong(top_p_wrong_axis, "along the wrong axis"),
+            Wrong(top_p_of_logits, "logits were added up"),
+            Wrong(top_p_logarithms, "these are logarithms"),
+            Wrong(top_p_rescaled, "these are logarithms"),
+            Wrong(top_p_large_negative, "is not minus infinity"),
+            Wrong(top_p_keeps_all, "nothing was left out"),
             Wrong(top_p_zeros, "a logit of 0"),
             Wrong(top_p_probabilities, "these are probabilities"),
             Wrong(top_p_double, "the dtype is float64, but should be float32"),

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -21,10 +22,13 @@ def softmax(x):
 
 def softmax_cases(rng):
     yield Case((array(rng, 6),), "one row")
-    yield Case((array(rng, 3, 5),), "three rows")
+    # As many rows as columns: a lost axis still broadcasts, and gets a hint of its own.
+    yield Case((array(rng, 4, 4),), "four rows of four")
+    yield Case((array(rng, 3, 5),), "three rows of five")
     yield Case((array(rng, 2, 3, 4, strided=True),), "an array that is not contiguous")
     yield Case((array(rng, 2, 5).astype(np.float32),), "float32")
     yield Case((array(rng, 2, 4) + 1000.0,), "inputs near 1000")
+    yield Case((array(rng, 2, 4) - 1000.0,), "inputs near -1000")
     masked = array(rng, 3, 4)
     masked[:, -1] = -np.inf
     yield Case((masked,), "a masked position, -inf")
@@ -42,14 +46,55 @@ def _softmax_over(axis):
     return wrong
 
 
+def _largest_without_keepdims(keepdims_in_sum):
+    def wrong(x):
+        e = np.exp(x - x.max(axis=-1))
+        return e / e.sum(axis=-1, keepdims=keepdims_in_sum)
+
+    return wrong
+
+
+def _alike(got, want):
+    """Whether only the values differ."""
+    return (type(got), got.shape, got.dtype) == (type(want), want.shape, want.dtype)
+
+
 def _became_nan(got, want, args):
-    return np.shape(got) == np.shape(want) and bool(np.isnan(got).any())
+    return _alike(got, want) and bool(np.isnan(got).any())
 
 
-def _row_far_below(x):
-    rows = x.max(axis=-1)
-    return bool(rows.max() - rows.min() > 700)
+def _nan_where(condition):
+    """A predicate: NaN came out, and the inputs are of this kind."""
 
+    def when(got, want, args):
+        return _became_nan(got, want, args) and bool(condition(args[0]))
+
+    return when
+
+
+def _rows_far_apart(x):
+    return np.ptp(x.max(axis=-1)) > 700
+
+
+def _only_diagonal_right(got, want, args):
+    """Row i's sum divides column i, which only element [i, i] survives."""
+    square = want.ndim == 2 and want.shape[0] == want.shape[1]
+    return _alike(got, want) and square and np.allclose(np.diag(got), np.diag(want))
+
+
+def _all_equal(got, want, args):
+    """Every row holds one number throughout, though the inputs differ."""
+    return _alike(got, want) and bool(np.ptp(got, axis=-1).max() < 1e-12)
+
+
+def _nearly(got, want, args):
+    return _alike(got, want) and bool(np.abs(got - want).max() < 1e-4)
+
+
+LOST_AXIS = (
+    "a row's largest value, or its sum, lost its axis: [4] broadcasts along the "
+    "columns of [4, 4]. Print the shapes of x, of what is subtracted and of the sum"
+)
 
 SOFTMAX = Exercise(
     id="00.1",
@@ -63,16 +108,17 @@ SOFTMAX = Exercise(
         Mistake(
             "one number is subtracted from all rows; in a row far below it every exp "
             "is 0, and 0/0 is left. Each row has a largest value of its own",
-            when=lambda got, want, args: (
-                _became_nan(got, want, args) and _row_far_below(args[0])
-            ),
+            when=_nan_where(_rows_far_apart),
         ),
         Mistake(
-            "inf - inf is not a number: after a mask of -inf, a row's smallest value, "
-            "or its mean, is no longer finite",
-            when=lambda got, want, args: (
-                _became_nan(got, want, args) and bool(np.isinf(args[0]).any())
-            ),
+            "inf - inf is not a number: which number of a row is no longer finite when "
+            "the row holds -inf?",
+            when=_nan_where(lambda x: np.isinf(x).any()),
+        ),
+        Mistake(
+            "all inputs are far below 0, every exp became 0, and 0/0 is left: print "
+            "what is subtracted from them, and the difference",
+            when=_nan_where(lambda x: x.max() < -700),
         ),
         Mistake(
             "exp(1000) is infinite in floating point, and inf/inf is not a number; "
@@ -80,12 +126,31 @@ SOFTMAX = Exercise(
             when=_became_nan,
         ),
         Mistake(
+            "different inputs got the same result: clipping them, or replacing inf and "
+            "NaN afterwards, hides the overflow and loses the values. Which number may "
+            "be added to a whole row without changing its softmax?",
+            when=_all_equal,
+        ),
+        Mistake(
+            "nearly right: is a step in float32, or a small number added for safety? "
+            "When could the sum be 0, and what keeps it from that?",
+            when=_nearly,
+        ),
+        Mistake(LOST_AXIS, gives=_largest_without_keepdims(True)),
+        Mistake(LOST_AXIS, gives=_largest_without_keepdims(False)),
+        Mistake(LOST_AXIS, when=_only_diagonal_right),
+        Mistake(
             "the whole array sums to 1; every row along the last axis should",
             gives=_softmax_over(None),
         ),
         Mistake(
             "the sum runs along the first axis; it belongs along the last",
             gives=_softmax_over(0),
+        ),
+        Mistake(
+            "dividing the inputs changes their softmax; what may be done to a whole "
+            "row without changing it?",
+            gives=lambda x: softmax(x / x.max(axis=-1, keepdims=True)),
         ),
         Mistake(
             "these are the logarithms of the softmax",
@@ -96,7 +161,7 @@ SOFTMAX = Exercise(
             gives=lambda x: np.exp(x - x.max(axis=-1, keepdims=True)),
         ),
     ),
-    hint="softmax(x)_i = exp(x_i) / sum_j exp(x_j), with j along the last axis",
+    hint="print for that element's row what is subtracted, the exps, and their sum",
 )
 
 # --- 00.2 -------------------------------------------------------------------------
@@ -116,6 +181,8 @@ def attention_scores(q, k):
 
 def score_cases(rng):
     for B, T, S, H, d, strided, label in (
+        # Equal sizes first: axes that do not belong together meet without an error.
+        (2, 4, 4, 3, 4, False, "as many keys as queries"),
         (2, 3, 5, 4, 6, False, "more keys than queries"),
         (1, 1, 4, 2, 8, False, "one query, as when decoding"),
         (3, 4, 4, 1, 2, False, "a single head"),
@@ -144,6 +211,38 @@ def _scores_reshaped(q, k):
     return (q @ k.transpose(-1, -2)) / math.sqrt(d)
 
 
+def _untransposed(q, k):
+    """Shapes that fit when S = d, but a sum over keys instead of channels."""
+    return q.transpose(1, 2) @ k.transpose(1, 2) / math.sqrt(q.shape[-1])
+
+
+def _heads_with_heads(got, want, args):
+    B, T, H, _ = args[0].shape
+    return tuple(got.shape) == (B, T, H, H) != tuple(want.shape)
+
+
+def _axes_moved(got, want, args):
+    """The right numbers, with the axes in another order."""
+    return got.ndim == 4 and any(
+        order != (0, 1, 2, 3)
+        and got.permute(order).shape == want.shape
+        and torch.allclose(got.permute(order), want)
+        for order in permutations(range(4))
+    )
+
+
+def _later_keys_masked(got, want, args):
+    """Equal up to the diagonal, and other numbers beyond it."""
+    T, S = want.shape[-2:]
+    seen = torch.ones(T, S).tril().bool()
+    return _alike(got, want) and torch.allclose(got[..., seen], want[..., seen])
+
+
+def _off_by_a_factor(got, want, args):
+    factor = (got / want).flatten()
+    return bool(factor[0] > 0) and torch.allclose(factor, factor[0])
+
+
 SCORES = Exercise(
     id="00.2",
     title="The scores of attention",
@@ -159,11 +258,24 @@ SCORES = Exercise(
             gives=_scores_reshaped,
         ),
         Mistake(
+            "heads meet heads at the same position: @ multiplies the last two axes and "
+            "pairs those before them. Which two should be last?",
+            when=_heads_with_heads,
+        ),
+        Mistake(
+            "@ sums over the last axis of the left and the one before the last of the "
+            "right: here these are a query's channels and the keys' positions",
+            gives=_untransposed,
+        ),
+        Mistake(
             "queries and keys are exchanged: a row belongs to a query, a column to a "
             "key",
-            when=lambda got, want, args: (
-                tuple(np.shape(got)) == tuple(want.mT.shape) != tuple(want.shape)
-            ),
+            gives=lambda q, k: attention_scores(q, k).mT,
+        ),
+        Mistake(
+            "the numbers are right, but the axes are in another order than "
+            "[B, H, T, S]",
+            when=_axes_moved,
         ),
         Mistake(
             "the heads are summed away: each head has scores of its own",
@@ -191,8 +303,18 @@ SCORES = Exercise(
             "the softmax comes later: return the scores",
             gives=lambda q, k: attention_scores(q, k).softmax(dim=-1),
         ),
+        Mistake(
+            "later keys are masked; this exercise asks for every query with every key",
+            when=_later_keys_masked,
+        ),
+        Mistake(
+            "every score is off by the same factor: the root is not of the width d of "
+            "these heads",
+            when=_off_by_a_factor,
+        ),
     ),
-    hint="score[b, h, t, s] = q[b, t, h] . k[b, s, h] / sqrt(d)",
+    hint="compute the score of that element alone, from one query and one key, and "
+    "print which row of q and which of k your code multiplies there",
 )
 
 # --- 00.3 -------------------------------------------------------------------------
@@ -227,16 +349,11 @@ def cache_cases(rng):
         yield Case((config, int(rng.integers(100, 9000)), bytes_per_number), label)
 
 
-def _times(factor):
-    def wrong(config, seq_len, bytes_per_number):
-        right = kv_cache_bytes(config, seq_len, bytes_per_number)
-        return right * factor(config, seq_len)
-
-    return wrong
-
-
 def _group(config):
     return config.attention.n_heads // config.attention.n_kv_heads
+
+
+HARDCODED = "a number does not always take that many bytes: bytes_per_number says it"
 
 
 CACHE = Exercise(
@@ -249,16 +366,26 @@ CACHE = Exercise(
     cases=cache_cases,
     mistakes=(
         Mistake(
-            "half of the cache is missing: keys and values are both kept",
+            "half of the cache is missing: a token leaves more than its keys",
             gives=lambda c, s, b: kv_cache_bytes(c, s, b) // 2,
+        ),
+        Mistake(HARDCODED, gives=lambda c, s, b: kv_cache_bytes(c, s, 2)),
+        Mistake(HARDCODED, gives=lambda c, s, b: kv_cache_bytes(c, s, 4)),
+        Mistake(
+            "this counts numbers; each takes bytes_per_number bytes",
+            gives=lambda c, s, b: kv_cache_bytes(c, s, 1),
         ),
         Mistake(
             "there are as many keys as key-value heads, not as query heads",
-            gives=_times(lambda c, s: _group(c)),
+            gives=lambda c, s, b: kv_cache_bytes(c, s, b) * _group(c),
+        ),
+        Mistake(
+            "two slips: the keys of all query heads are counted, and keys only",
+            gives=lambda c, s, b: kv_cache_bytes(c, s, b) * _group(c) // 2,
         ),
         Mistake(
             "these are bits; the question is about bytes",
-            gives=_times(lambda c, s: 8),
+            gives=lambda c, s, b: kv_cache_bytes(c, s, b) * 8,
         ),
         Mistake(
             "this is one layer's cache: every layer keeps its own",
@@ -269,22 +396,31 @@ CACHE = Exercise(
             gives=lambda c, s, b: kv_cache_bytes(c, 1, b),
         ),
         Mistake(
-            "this counts numbers; each takes bytes_per_number bytes",
-            gives=lambda c, s, b: kv_cache_bytes(c, s, 1),
+            "twice the tokens take twice the cache, not four times",
+            gives=lambda c, s, b: kv_cache_bytes(c, s, b) * s,
+        ),
+        Mistake(
+            "this is the cache of the longest context; the sequence has seq_len tokens",
+            gives=lambda c, s, b: kv_cache_bytes(c, c.max_seq_len, b),
         ),
         Mistake(
             "the model's width is not what is cached: count heads times their width",
             gives=lambda c, s, b: 2 * c.n_layers * c.dim * s * b,
         ),
         Mistake(
-            "this is in GB; the exercise asks for bytes",
+            "this is in a larger unit, MB or GB; the exercise asks for bytes",
             when=lambda got, want, args: any(
                 math.isclose(got, want / unit, rel_tol=1e-9)
                 for unit in (10**9, 2**30, 10**6, 2**20)
             ),
         ),
+        Mistake(
+            "the counts are plain numbers: multiply them, no array is needed",
+            when=lambda got, want, args: isinstance(got, torch.Tensor | np.ndarray),
+        ),
     ),
-    hint="in each layer a token leaves one key and one value for every key-value head",
+    hint="print your factors one by one: what does each count, and of what is there "
+    "one more for every token, every layer, every head?",
 )
 
 # --- 00.4 -------------------------------------------------------------------------
@@ -354,8 +490,29 @@ BITS = Exercise(
             "bytes of a token, not with the total",
             gives=lambda nats, b: nats.mean() / (math.log(2) * b.sum()),
         ),
+        Mistake(
+            "the losses of the special tokens are missing: they stand for no bytes, "
+            "but the model had to say them too",
+            gives=lambda nats, b: nats[b > 0].sum() / (math.log(2) * b.sum()),
+        ),
+        Mistake(
+            "a special token counts here as a byte; it stands for none",
+            gives=lambda nats, b: nats.sum() / (math.log(2) * np.maximum(b, 1).sum()),
+        ),
+        Mistake(
+            "one mean is of all tokens, the other of those with bytes only",
+            gives=lambda nats, b: nats.mean() / (math.log(2) * b[b > 0].mean()),
+        ),
+        Mistake(
+            "the losses are logarithms already: a change of unit needs no other one",
+            gives=lambda nats, b: np.log2(nats).sum() / b.sum(),
+        ),
+        Mistake(
+            "the text has one number of bits per byte, not one for each token",
+            when=lambda got, want, args: np.ndim(got) > 0,
+        ),
     ),
-    hint="add up the nats, turn them into bits, divide by the number of bytes",
+    hint="print each of your steps for three tokens, and work them out on paper",
 )
 
 EXERCISES = (SOFTMAX, SCORES, CACHE, BITS)

@@ -1,29 +1,28 @@
 """Lesson 03, RoPE: the oracles turn pairs as complex numbers, in float64.
 
 The lesson turns them with cosines and sines; the two share no formula but Euler's.
+Exercises 03.2 and 03.5 ask for the same turning, so they share the mistakes. Exercise
+03.4 is in `yarn.py`.
 """
 
 import math
+import operator
 
 import numpy as np
 import torch
 
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, array, tensor
+from deepseek_mini.lesson.oracles.yarn import YARN, inverse_frequencies
 
 LESSON = "03_rope"
 
 # --- 03.1 -------------------------------------------------------------------------
 
 
-def inverse_frequencies(head_dim, theta):
-    ratio = math.exp(-2 * math.log(theta) / head_dim)  # each from the one before
-    return np.array([ratio**i for i in range(head_dim // 2)])
-
-
 def frequency_cases(rng):
     for head_dim in (8, 2, 128, 2 * int(rng.integers(3, 40))):
-        theta = float(rng.uniform(50, 200_000))
-        yield Case((head_dim, theta), f"head_dim {head_dim}")
+        theta = float(rng.integers(50, 200_000))
+        yield Case((head_dim, theta), f"head_dim {head_dim}, theta {theta:g}")
 
 
 FREQUENCIES = Exercise(
@@ -61,7 +60,7 @@ FREQUENCIES = Exercise(
             gives=lambda d, theta: 2 * np.pi * theta ** (np.arange(0, d, 2) / d),
         ),
     ),
-    hint="by hand: head_dim 4 and theta 100 give 1 and 0.1",
+    hint="compare with a loop over the pairs i that computes theta ** (-2 * i / d)",
 )
 
 # --- 03.2 -------------------------------------------------------------------------
@@ -99,6 +98,65 @@ def _halves_apart(x, positions, theta):
     return np.concatenate((right[..., 0::2], right[..., 1::2]), axis=-1)
 
 
+def _tiled(x, positions, theta):
+    """Frequencies f0 f1 .. f0 f1 .. over the channels, instead of f0 f0 f1 f1 ..."""
+    freqs = inverse_frequencies(x.shape[-1], theta)
+    angles = np.multiply.outer(positions, np.tile(freqs, 2))
+    partner = np.empty_like(x)
+    partner[..., 0::2], partner[..., 1::2] = -x[..., 1::2], x[..., 0::2]
+    return x * np.cos(angles) + partner * np.sin(angles)
+
+
+def _rows_in_order(x, positions, theta):
+    order = np.argsort(positions)
+    return rotate_interleaved(x[order], positions[order], theta)
+
+
+def _rotating(**mistake):
+    return lambda x, p, t: rotate_interleaved(x, p, t, **mistake)
+
+
+TURNING_MISTAKES = (
+    (
+        "channel i is paired with channel i + d/2; that is the half-split layout, "
+        "and interleaved pairs are neighbours",
+        _half_split,
+    ),
+    (
+        "every pair turns the wrong way round: look at the signs of the sines",
+        _rotating(turn=-1.0),
+    ),
+    (
+        "the frequencies are those of the next pair: the first pair turns by 1 "
+        "radian per position",
+        _rotating(first=1.0),
+    ),
+    (
+        "the slow pairs turn too fast: how far does the exponent run over all pairs?",
+        lambda x, p, t: rotate_interleaved(x, p, t**0.5),
+    ),
+    (
+        "the base is always 10,000: use the theta that is given",
+        lambda x, p, t: rotate_interleaved(x, p, 10_000.0),
+    ),
+    (
+        "the two channels of a pair are turned by different angles: the frequencies "
+        "of the channels should go f0, f0, f1, f1, ... not f0, f1, ..., f0, f1, ...",
+        _tiled,
+    ),
+    (
+        "the second channel of a pair is computed from the new value of the first",
+        _overwritten,
+    ),
+    (
+        "the pairs are turned rightly, but come back as two halves: each result "
+        "belongs where its channel was",
+        _halves_apart,
+    ),
+    ("nothing was turned: the result is the input", lambda x, p, t: x),
+)
+
+
 def rotation_cases(rng):
     for n, head_dim, strided, label in (
         (7, 8, False, "positions in no order"),
@@ -107,9 +165,10 @@ def rotation_cases(rng):
         (9, 12, True, "an array that is not contiguous"),
     ):
         positions = rng.choice(np.arange(1, 500), size=n, replace=False)
-        theta = float(rng.uniform(100, 50_000))
+        theta = float(rng.integers(100, 9_000))
         x = array(rng, n, head_dim, strided=strided)
-        yield Case((x, positions, theta), label, tolerance=1e-8)
+        said = f"{label}: x [{n}, {head_dim}], theta {theta:g}"
+        yield Case((x, positions, theta), said, tolerance=1e-8)
 
 
 ROTATION = Exercise(
@@ -121,47 +180,27 @@ ROTATION = Exercise(
     right=rotate_interleaved,
     cases=rotation_cases,
     mistakes=(
-        Mistake(
-            "channel i is paired with channel i + d/2; that is the half-split layout, "
-            "and interleaved pairs are neighbours",
-            gives=_half_split,
-        ),
-        Mistake(
-            "every pair turns the wrong way round: look at the signs of the sines",
-            gives=lambda x, p, t: rotate_interleaved(x, p, t, turn=-1.0),
-        ),
+        *(Mistake(hint, gives=wrong) for hint, wrong in TURNING_MISTAKES),
         Mistake(
             "everything is turned one position too far: position 0 does not turn",
-            gives=lambda x, p, t: rotate_interleaved(x, p, t, shift=1.0),
-        ),
-        Mistake(
-            "the frequencies are those of the next pair: the first pair turns by 1 "
-            "radian per position",
-            gives=lambda x, p, t: rotate_interleaved(x, p, t, first=1.0),
-        ),
-        Mistake(
-            "each pair turns too fast: the exponent is that of exercise 03.1",
-            gives=lambda x, p, t: rotate_interleaved(x, p, t**0.5),
+            gives=_rotating(shift=1.0),
         ),
         Mistake(
             "the rows are turned by 0, 1, 2 ...: use the positions that are given",
             gives=lambda x, p, t: rotate_interleaved(x, np.arange(len(x)), t),
         ),
         Mistake(
-            "the second channel of a pair is computed from the new value of the first",
-            gives=_overwritten,
+            "the rows come back sorted by position: row t belongs to token t",
+            gives=_rows_in_order,
         ),
         Mistake(
-            "the pairs are turned rightly, but come back as two halves: each result "
-            "belongs where its channel was",
-            gives=_halves_apart,
-        ),
-        Mistake(
-            "nothing was turned: the result is the input",
-            gives=lambda x, p, t: x,
+            "the positions are sorted, the rows are not: row t of x is the token at "
+            "positions[t]",
+            gives=lambda x, p, t: rotate_interleaved(x, np.sort(p), t),
         ),
     ),
-    hint="by hand: [1, 0] at position 1 becomes [cos 1, sin 1] in the first pair",
+    hint="print the angles [T, d/2]: row t should hold positions[t] * theta ** "
+    "(-2 * i / d) for i = 0 ... d/2 - 1; if they are right, work one pair by hand",
 )
 
 # --- 03.3 -------------------------------------------------------------------------
@@ -186,6 +225,18 @@ def _to_interleaved(weight, n_heads):
     return weight[rows]
 
 
+def _partners_swapped(weight):
+    return weight.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+
+
+def _only_columns_moved(got, want, args):
+    before = args[0]
+    if not isinstance(got, torch.Tensor) or got.shape != before.shape:
+        return False
+    same_rows = torch.equal(got.sort(dim=1).values, before.sort(dim=1).values)
+    return same_rows and not torch.equal(got, before)
+
+
 def weight_cases(rng):
     for n_heads, head_dim, dim, strided, label in (
         (3, 8, 5, False, "three heads"),
@@ -196,7 +247,8 @@ def weight_cases(rng):
         weight = tensor(
             rng, n_heads * head_dim, dim, dtype=torch.float32, strided=strided
         )
-        yield Case((weight, n_heads), label, tolerance=0.0)
+        said = f"{label}: weight {list(weight.shape)}, n_heads {n_heads}"
+        yield Case((weight, n_heads), said, tolerance=0.0)
 
 
 WEIGHTS = Exercise(
@@ -227,150 +279,80 @@ WEIGHTS = Exercise(
         ),
         Mistake(
             "the columns were moved; a head's channels are the rows of the weight",
-            gives=lambda w, n_heads: to_half_split(w.T, n_heads).T,
-        ),
-    ),
-    hint="number the rows of one head 0 to d-1: which row does pair i need first, and "
-    "which d/2 further on?",
-)
-
-# --- 03.4 -------------------------------------------------------------------------
-
-
-def yarn_inverse_frequencies(
-    head_dim, theta, factor, original_seq_len, beta_fast, beta_slow, **mistake
-):
-    """The oracle: a loop over the pairs; the keywords make the known mistakes."""
-    turn = mistake.get("turn", 2 * math.pi)
-    down, up = mistake.get("rounding", (math.floor, math.ceil))
-
-    def pair(turns):  # the pair that turns so many times within the original context
-        return head_dim / 2 * math.log(original_seq_len / turns / turn, theta)
-
-    low, high = max(down(pair(beta_fast)), 0), min(up(pair(beta_slow)), head_dim - 1)
-    freqs = []
-    for i, plain in enumerate(inverse_frequencies(head_dim, theta)):
-        ramp = min(max((i - low) / max(high - low, 0.001), 0.0), 1.0)
-        if mistake.get("reversed"):
-            ramp = 1 - ramp
-        if mistake.get("wavelengths"):
-            freqs.append(plain / (1 - ramp + ramp * factor))
-        else:
-            freqs.append(plain * (1 - ramp) + plain / factor * ramp)
-    return np.array(freqs)
-
-
-def _with(**mistake):
-    return lambda *args: yarn_inverse_frequencies(*args, **mistake)
-
-
-def yarn_cases(rng):
-    for head_dim, original, label in (
-        (64, 4096, "DeepSeek-V2's shape"),
-        (128, int(rng.integers(2000, 9000)), "128 channels"),
-        (32, 64, "a context so short that every pair is stretched"),
-    ):
-        theta = float(rng.uniform(8_000, 20_000))
-        factor = float(rng.uniform(3, 50))
-        beta_fast = float(rng.uniform(20, 40))
-        beta_slow = float(rng.uniform(1, 3))
-        yield Case((head_dim, theta, factor, original, beta_fast, beta_slow), label)
-
-
-YARN = Exercise(
-    id="03.4",
-    title="YaRN",
-    signature="yarn_inverse_frequencies(head_dim, theta, factor, original_seq_len, "
-    "beta_fast, beta_slow)",
-    difficulty="from the paper",
-    minutes=25,
-    right=yarn_inverse_frequencies,
-    cases=yarn_cases,
-    mistakes=(
-        Mistake(
-            "the ramp is the wrong way round: fast pairs keep their own frequency, "
-            "slow ones are divided by the factor",
-            gives=_with(reversed=True),
+            when=_only_columns_moved,
         ),
         Mistake(
-            "the two betas are exchanged: beta_fast belongs to the pairs that turn "
-            "most often, at the start of the ramp",
-            gives=lambda d, t, s, n, fast, slow: yarn_inverse_frequencies(
-                d, t, s, n, slow, fast
+            "the second channels of the pairs come first; the first ones should",
+            gives=lambda w, n_heads: to_half_split(_partners_swapped(w), n_heads),
+        ),
+        Mistake(
+            "the rows are still apart, by head, half or pair; make one axis of them",
+            when=lambda got, want, args: (
+                isinstance(got, torch.Tensor)
+                and got.ndim > want.ndim
+                and got.numel() == want.numel()
             ),
         ),
-        Mistake(
-            "every frequency is divided by the factor; that is linear scaling",
-            gives=lambda d, t, s, *_: inverse_frequencies(d, t) / s,
-        ),
-        Mistake(
-            "every frequency is as it was: nothing has been stretched",
-            gives=lambda d, t, *_: inverse_frequencies(d, t),
-        ),
-        Mistake(
-            "the ends of the ramp are not rounded to whole pairs: DeepSeek rounds "
-            "both outwards",
-            gives=_with(rounding=(float, float)),
-        ),
-        Mistake(
-            "the ends of the ramp are rounded, but not outwards",
-            gives=_with(rounding=(round, round)),
-        ),
-        Mistake(
-            "the ends of the ramp are rounded, but not outwards",
-            gives=_with(rounding=(math.floor, math.floor)),
-        ),
-        Mistake(
-            "the ramp starts and ends too late: a full turn is more than 1 radian",
-            gives=_with(turn=1.0),
-        ),
-        Mistake(
-            "the wavelengths are blended; the paper blends the frequencies",
-            gives=_with(wavelengths=True),
-        ),
     ),
-    hint="print the pair at which the ramp starts and the one at which it ends: for "
-    "64 channels, theta 10,000, context 4096 and betas 32 and 1 they are 10 and 23",
+    hint="let row r of the weight hold the number r and print the result: for every "
+    "head, pair i should have its two old rows at i and i + d/2 of that head",
 )
 
 # --- 03.5 -------------------------------------------------------------------------
 
 
 def apply_rope_cached(q, cache_length, theta):
-    positions = torch.arange(q.shape[1], dtype=torch.float64) + cache_length
-    return _turn(q, positions[:, None, None], theta)
+    return _each_head(rotate_interleaved)(q, cache_length, theta)
 
 
-def _turn(q, positions, theta):
-    """q turned at `positions`, which broadcast over [B, T, H, pair]."""
-    half = q.shape[-1] // 2
-    pair = torch.arange(half, dtype=torch.float64)
-    angles = positions * torch.exp(-math.log(theta) / half * pair)
-    pairs = torch.complex(q.double()[..., 0::2], q.double()[..., 1::2])
-    turned = pairs * torch.polar(torch.ones_like(angles), angles)
-    return torch.view_as_real(turned).flatten(-2).to(q.dtype)
+def _each_head(rotate):
+    """A function of exercise 03.2, right or wrong, for every head of q [B, T, H, d]."""
+
+    def rotated(q, cache_length, theta):
+        positions = np.arange(q.shape[1]) + cache_length
+        turned = torch.empty_like(q)
+        for b in range(q.shape[0]):
+            for h in range(q.shape[2]):
+                x = q[b, :, h].double().numpy()
+                turned[b, :, h] = torch.from_numpy(rotate(x, positions, theta))
+        return turned
+
+    return rotated
 
 
-def _cached_half_split(q, cache_length, theta):
-    order = torch.arange(q.shape[-1]).view(2, -1).T.flatten()
-    turned = torch.empty_like(q)
-    turned[..., order] = apply_rope_cached(q[..., order], cache_length, theta)
-    return turned
+def _heads_turned(q, cache_length, theta):
+    turned = apply_rope_cached(q.transpose(1, 2), cache_length, theta)
+    return turned.transpose(1, 2)
+
+
+def _dtype_is(relation):
+    """Whether all is right but the dtype, which is wider or narrower than wanted."""
+
+    def when(got, want, args):
+        if not isinstance(got, torch.Tensor) or got.shape != want.shape:
+            return False
+        return relation(got.dtype.itemsize, want.dtype.itemsize)
+
+    return when
 
 
 def cached_cases(rng):
-    for batch, n, heads, dtype, strided, label in (
-        (2, 5, 3, torch.float64, False, "five new tokens"),
-        (1, 1, 2, torch.float32, False, "a batch of one and a single new token"),
-        (2, 3, 3, torch.float64, True, "a tensor that is not contiguous"),
-        (1, 4, 2, torch.bfloat16, False, "bfloat16"),
-        (3, 2, 1, torch.float32, False, "one head"),
+    for batch, n, heads, dtype, strided, longest, label in (
+        (2, 5, 3, torch.float64, False, 60, "five new tokens"),
+        (1, 1, 2, torch.float32, False, 60, "a batch of one and a single new token"),
+        (3, 2, 1, torch.float32, False, 60, "one head"),
+        (2, 4, 2, torch.float32, False, 0, "an empty cache"),
+        (2, 3, 3, torch.float64, True, 60, "a tensor that is not contiguous"),
+        (1, 4, 2, torch.bfloat16, False, 60, "bfloat16"),
+        (1, 4, 2, torch.bfloat16, False, 4000, "bfloat16 after a long text"),
     ):
         q = tensor(rng, batch, n, heads, 8, dtype=dtype, strided=strided)
-        args = (q, int(rng.integers(2, 60)), float(rng.uniform(500, 20_000)))
-        yield Case(args, label, tolerance=2e-2 if dtype == torch.bfloat16 else 1e-4)
-    q = tensor(rng, 2, 4, 2, 6, dtype=torch.float32)
-    yield Case((q, 0, 10_000.0), "an empty cache", tolerance=1e-4)
+        length = int(rng.integers(longest // 2, longest + 1))
+        tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-4
+        theta = float(rng.integers(500, 9_000))
+        dtype = str(dtype).removeprefix("torch.")
+        said = f"{label}: q {dtype} {list(q.shape)}, {length} cached, theta {theta:g}"
+        yield Case((q, length, theta), said, tolerance)
 
 
 CACHED = Exercise(
@@ -384,47 +366,53 @@ CACHED = Exercise(
     mistakes=(
         Mistake(
             "the new tokens are turned as if the cache were empty",
-            gives=lambda q, n, theta: apply_rope_cached(q, 0, theta),
+            gives=_each_head(lambda x, p, t: rotate_interleaved(x, p - p[0], t)),
         ),
         Mistake(
             "the positions are one too small: what is the position of the first token "
             "after n cached ones, when the very first token is at 0?",
-            gives=lambda q, n, theta: apply_rope_cached(q, n - 1, theta),
+            gives=_each_head(_rotating(shift=-1.0)),
         ),
         Mistake(
             "the positions are one too large: what is the position of the first token "
             "after n cached ones, when the very first token is at 0?",
-            gives=lambda q, n, theta: apply_rope_cached(q, n + 1, theta),
-        ),
-        Mistake(
-            "channel i is paired with channel i + d/2; that is the half-split layout",
-            gives=_cached_half_split,
+            gives=_each_head(_rotating(shift=1.0)),
         ),
         Mistake(
             "all new tokens are turned by the same angle; each has its own position",
-            gives=lambda q, n, theta: _turn(
-                q, torch.full((1, 1, 1), float(n), dtype=torch.float64), theta
-            ),
+            gives=_each_head(lambda x, p, t: rotate_interleaved(x, 0 * p + p[0], t)),
         ),
         Mistake(
             "the heads are turned, not the tokens: along which axis do positions run?",
-            gives=lambda q, n, theta: _turn(
-                q,
-                torch.arange(q.shape[2], dtype=torch.float64)[:, None] + n,
-                theta,
+            gives=_heads_turned,
+        ),
+        *(Mistake(hint, gives=_each_head(wrong)) for hint, wrong in TURNING_MISTAKES),
+        Mistake(
+            "the pairs are turned, but still on an axis of their own: give them back "
+            "as channels",
+            when=lambda got, want, args: (
+                tuple(np.shape(got)) == (*want.shape[:-1], want.shape[-1] // 2, 2)
             ),
         ),
         Mistake(
-            "the table of angles is wider than q and promotes it: give back q's dtype",
+            "something wider than q, the table of angles perhaps, promotes it: give "
+            "back q's dtype",
+            when=_dtype_is(operator.gt),
+        ),
+        Mistake(
+            "q was cast to a narrower dtype and not back: give back q's dtype",
+            when=_dtype_is(operator.lt),
+        ),
+        Mistake(
+            "bfloat16 keeps 8 binary digits, too few for angles and for positions "
+            "above 256: compute them in a wider dtype, and cast only the result",
             when=lambda got, want, args: (
-                isinstance(got, torch.Tensor)
-                and got.dtype != want.dtype
-                and got.shape == want.shape
+                got.dtype == want.dtype == torch.bfloat16 and got.shape == want.shape
             ),
         ),
     ),
-    hint="turn 5 tokens with an empty cache; then the first 3, and the last 2 with a "
-    "cache of 3: the two must agree",
+    hint="print the positions of the new tokens and the angles [T, d/2]; if they are "
+    "right, work one pair of one head by hand",
 )
 
 EXERCISES = (FREQUENCIES, ROTATION, WEIGHTS, YARN, CACHED)
