@@ -381,6 +381,7 @@ from deepseek_mini.training.schedules import multi_step
 tokenizer = dm.Tokenizer.small()
 data = pack(python_code(), tokenizer, seq_len=64)
 held_out = torch.cat(list(data.validation_batches(batch_size=64, n_windows=64)))
+narrow_start = replace(mini, init_std=0.02)  # the preset has 0.06: see below
 print("more than a million tokens to train on:", len(data.train) > 1e6)
 print("a validation batch:", list(held_out.shape), " vocabulary:", tokenizer.vocab_size)
 show(multi_step)
@@ -416,9 +417,6 @@ def train(model, steps, total=300, loss_of=next_token_loss, peak=0.004):
 def held_out_loss(model):
     with torch.no_grad():
         return next_token_loss(model(held_out[:, :-1]), held_out).item()
-
-
-narrow_start = replace(mini, init_std=0.02)
 
 
 def fresh(make=dm.Transformer, embedding_std=1.0):
@@ -954,7 +952,7 @@ check("05.5", keep_top_p)
 # %% [markdown]
 # ## All together
 #
-# The cell below trains two layers of the miniature on one short text until they know it by heart, and lets them write it. It uses the package's own loss, schedule and sampling. Below each of the three stands the line that uses yours: take away its `#`. Every later result must stay true.
+# The cell below trains two layers of the miniature on one short text until they know it by heart, and lets them write it. It uses the package's own loss, schedule and sampling. Below each of the three stands the line that uses yours: take away its `#`, and what the cell prints must not change.
 
 # %%
 from deepseek_mini.sampling import next_token_probabilities

@@ -352,8 +352,8 @@ LOSS = Exercise(
             when=lambda got, *_: _has_axes(got) and got.numel() == 1,
         ),
         Mistake(
-            "nearly right: was a small number added to p, or a coarser dtype used on the "
-            "way? And can ln p be had without p?",
+            "nearly right: was a small number added to p, or a coarser dtype used on "
+            "the way? And can ln p be had without p?",
             when=lambda got, want, _: abs(got - want) < 1e-3 * want,
         ),
         Mistake(
@@ -489,15 +489,15 @@ BLOCK = Exercise(
 
 
 def multi_step(
-    step, steps, warmup, peak, *, first=1, slope=0, longer=0, levels=(1.0, 0.316, 0.1),
-    late=(0, 0), whole=True, rate=True,
+    step, steps, warmup, peak, *, first=1, flatter=0, longer=0,
+    levels=(1.0, 0.316, 0.1), late=(0, 0), whole=True, rate=True,
 ):  # fmt: skip
     """The oracle: the whole schedule as a list of which one entry is wanted."""
     start = 0 if whole else warmup
     rates = [levels[0]] * steps
     for i in range(steps):
         if i < warmup + longer:
-            rates[i] = (i + first) / (warmup + slope)
+            rates[i] = (i + first) / (warmup + flatter)
         elif (i - start - late[1]) * 10 >= 9 * (steps - start):
             rates[i] = levels[2]
         elif (i - start - late[0]) * 10 >= 8 * (steps - start):
@@ -591,7 +591,7 @@ SCHEDULE = Exercise(
         ),
         Mistake(
             "the peak comes one step late: which is the last step of the warmup?",
-            gives=_scheduling(slope=1),
+            gives=_scheduling(flatter=1),
         ),
         Mistake(
             "the warmup is one step too long and goes beyond the peak: step `warmup` "
