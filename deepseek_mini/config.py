@@ -22,6 +22,12 @@ def _positive_int(part: str, **values: int) -> None:
         _require(ok, f"{part}.{name}", value, "it must be a whole number of at least 1")
 
 
+def _bool(part: str, **values: bool) -> None:
+    for name, value in values.items():
+        ok = isinstance(value, bool)
+        _require(ok, f"{part}.{name}", value, "it must be True or False")
+
+
 def _positive(part: str, **values: float) -> None:
     for name, value in values.items():
         ok = isinstance(value, (int, float)) and 0 < value < float("inf")
@@ -75,7 +81,8 @@ class Yarn:
         )
         for name in ("mscale", "mscale_all_dim"):
             value = getattr(self, name)
-            _require(value >= 0, f"Yarn.{name}", value, "it must not be negative")
+            ok = isinstance(value, (int, float)) and 0 <= value < float("inf")
+            _require(ok, f"Yarn.{name}", value, "it must be a number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class Llama3:
 
     def __post_init__(self) -> None:
         _positive("Llama3", factor=self.factor, low_freq_factor=self.low_freq_factor)
+        _positive("Llama3", high_freq_factor=self.high_freq_factor)
         _positive_int("Llama3", original_seq_len=self.original_seq_len)
         _require(
             self.high_freq_factor > self.low_freq_factor,
@@ -149,6 +157,7 @@ class GQA:
     def __post_init__(self) -> None:
         _positive_int("GQA", n_heads=self.n_heads, n_kv_heads=self.n_kv_heads)
         _positive_int("GQA", head_dim=self.head_dim)
+        _bool("GQA", bias=self.bias)
         _require(
             self.n_heads % self.n_kv_heads == 0,
             "GQA.n_kv_heads",
@@ -200,6 +209,7 @@ class Config:
         _positive_int("Config", vocab_size=self.vocab_size, dim=self.dim)
         _positive_int("Config", n_layers=self.n_layers, max_seq_len=self.max_seq_len)
         _positive("Config", norm_eps=self.norm_eps, init_std=self.init_std)
+        _bool("Config", tie_embeddings=self.tie_embeddings)
         for name, kind in (("attention", GQA), ("dense", SwiGLU), ("rope", Rope)):
             value = getattr(self, name)
             rule = f"it must be a {kind.__name__}(...)"
@@ -214,7 +224,7 @@ class Config:
         """
         from deepseek_mini.presets import PRESETS
 
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             known = ", ".join(PRESETS)
             raise ValueError(f"there is no preset {name!r}; there are: {known}")
         return PRESETS[name]

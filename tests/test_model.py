@@ -155,6 +155,22 @@ def test_a_cache_remembers_padding(model):
     assert torch.allclose(out[:1], alone[:, 3:], atol=1e-5)
 
 
+def test_a_row_goes_on_after_padding_in_its_middle(model):
+    """Padding on the right of a prompt, then more text: the row alone says the same."""
+    prompt, rest = random_tokens(2, 7), random_tokens(2, 4)
+    pad = torch.zeros(2, 7, dtype=torch.bool)
+    pad[0, :2], pad[0, 5:] = True, True
+    cache = model.new_cache(2)
+    with torch.no_grad():
+        model(prompt, cache=cache, pad=pad)
+        pieces = [model(t, cache=cache) for t in rest.split([3, 1], 1)]
+        alone = model(torch.cat((prompt[:1, 2:5], rest[:1]), 1))
+        whole = model(torch.cat((prompt[1:], rest[1:]), 1))
+    out = torch.cat(pieces, 1)
+    assert torch.allclose(out[:1], alone[:, 3:], atol=1e-5)
+    assert torch.allclose(out[1:], whole[:, 7:], atol=1e-5)
+
+
 def test_the_readable_path_equals_the_fast_one_forward_and_backward(model):
     tokens = random_tokens(2, 11)
     pad = torch.zeros(2, 11, dtype=torch.bool)

@@ -33,8 +33,8 @@ class GQA(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        cos: Float[Tensor, "T half"],
-        sin: Float[Tensor, "T half"],
+        cos: Float[Tensor, "*B T half"],
+        sin: Float[Tensor, "*B T half"],
         mask: Bool[Tensor, "B T S"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:

@@ -102,16 +102,18 @@ def rope_table(
 
 def apply_rope(
     x: Float[Tensor, "B T H d"],
-    cos: Float[Tensor, "T half"],
-    sin: Float[Tensor, "T half"],
+    cos: Float[Tensor, "*B T half"],
+    sin: Float[Tensor, "*B T half"],
     layout: str = "interleaved",
 ) -> Float[Tensor, "B T H d"]:
     """Turn every pair of channels of every head by its position's angle.
 
-    (a, b) becomes (a cos - b sin, a sin + b cos). Computed in the wider of x's and the
-    table's types and returned in x's. `layout` is that of `Rope`.
+    (a, b) becomes (a cos - b sin, a sin + b cos). The table has a row for each of the T
+    positions, the same for all texts or, with a leading B, each text its own. Computed
+    in the wider of x's and the table's types and returned in x's. `layout` is that of
+    `Rope`.
     """
-    cos, sin = cos[:, None, :], sin[:, None, :]  # [T, 1, half]: the same for all heads
+    cos, sin = cos[..., None, :], sin[..., None, :]  # the same for all heads
     if layout == "interleaved":
         a, b = x[..., 0::2], x[..., 1::2]
         turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)

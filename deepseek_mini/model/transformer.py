@@ -31,8 +31,8 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        cos: Float[Tensor, "T half"],
-        sin: Float[Tensor, "T half"],
+        cos: Float[Tensor, "*B T half"],
+        sin: Float[Tensor, "*B T half"],
         mask: Bool[Tensor, "B T S"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
@@ -84,7 +84,8 @@ class Transformer(nn.Module):
 
         With a cache the T tokens follow those that it holds, and are appended to it.
         `pad` is True where a token is padding, at either end of a row: nothing attends
-        to it and what comes out there means nothing. A cache remembers it.
+        to it, positions do not count it, and what comes out there means nothing. A
+        cache remembers it, so a row goes on as if it had never been there.
 
         Raises:
             ValueError: no tokens, ids outside the vocabulary, a longer text than
@@ -93,10 +94,15 @@ class Transformer(nn.Module):
         self._check(tokens, cache, pad)
         n_tokens = tokens.shape[1]
         start = 0 if cache is None else cache.length
-        cos, sin = self._rope(start, start + n_tokens)
+        cos, sin = self._rope(start + n_tokens)
         if cache is not None:
             pad = cache.extend_pad(pad, n_tokens)
-        mask = None if pad is None else padded_causal_mask(pad, n_tokens)
+        if pad is None:
+            mask, positions = None, slice(start, None)
+        else:
+            mask = padded_causal_mask(pad, n_tokens)
+            positions = ((~pad).cumsum(1) - 1).clamp(min=0)[:, start:]  # [B, T]
+        cos, sin = cos[positions], sin[positions]  # [T, d / 2], with pad [B, T, d / 2]
         x = self.embed(tokens)
         for layer in self.layers:
             x = layer(x, cos, sin, mask, cache)
@@ -121,8 +127,8 @@ class Transformer(nn.Module):
             self.config, batch_size, max_seq_len, weight.dtype, weight.device
         )
 
-    def _rope(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Rows start to end of the cosine and sine tables, which grow as needed."""
+    def _rope(self, end: int) -> tuple[Tensor, Tensor]:
+        """The first `end` rows of the cosine and sine tables, which grow as needed."""
         weight = self.embed.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
         key = (weight.device, dtype)
@@ -134,7 +140,7 @@ class Transformer(nn.Module):
                 rope = self.config.rope
                 self._tables[key] = rope_table(rope, head_dim, positions, dtype)
         cos, sin = self._tables[key]
-        return cos[start:end], sin[start:end]
+        return cos[:end], sin[:end]
 
     def _check(self, tokens: Tensor, cache: KVCache | None, pad: Tensor | None) -> None:
         if tokens.ndim != 2 or tokens.numel() == 0:
