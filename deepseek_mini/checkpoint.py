@@ -5,6 +5,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -12,10 +13,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from deepseek_mini.config import Config
+from deepseek_mini.devices import find_device
 from deepseek_mini.hf_config import config_to_json, read_config
 from deepseek_mini.hf_files import (
     INDEX,
     Stored,
+    find_folder,
     find_tensors,
     read_into,
     replace_files,
@@ -75,19 +78,29 @@ def load(
             cannot be reached.
         ValueError: a tensor is missing, extra, misshapen or truncated, or the
             architecture or a type is unknown; the message names the tensor or field,
-            and the file.
+            and the file. Or this machine has no such device.
     """
     if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise ValueError(
             f"dtype is {dtype}, but a model computes in torch.float32, bfloat16, "
             "float16 or float64"
         )
-    folder = _folder(path)
+    device = find_device(device)
+    folder = find_folder(path)
     config = read_config(folder / "config.json")
-    with torch.device("meta"):  # shapes without memory
-        model = Transformer(config)
-    parameters = dict(model.named_parameters())  # a tied head is not among them
     stored = find_tensors(folder)
+    if config.n_layers > len(stored):  # else a wrong number could take an hour
+        said = f"num_hidden_layers is {config.n_layers}"
+        raise ValueError(f"{said}, but {folder} holds only {len(stored)} tensors")
+    try:
+        with torch.device("meta"):  # shapes without memory
+            model = Transformer(config)
+    except (RuntimeError, OverflowError, TypeError) as error:  # beyond 64 bits
+        raise ValueError(
+            f"{folder / 'config.json'} asks for a tensor larger than any can be: its "
+            f"hidden_size is {config.dim}, its vocab_size {config.vocab_size}"
+        ) from error
+    parameters = dict(model.named_parameters())  # a tied head is not among them
     shapes = {released_name(n): list(p.shape) for n, p in parameters.items()}
     _check_tensors(stored, shapes, config, folder)
     for name, parameter in parameters.items():
@@ -101,28 +114,6 @@ def load(
     return model.eval()
 
 
-def _folder(path: str | os.PathLike) -> Path:
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise NotADirectoryError(f"{folder} is a file; give the folder that it is in")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(path)):
-        raise FileNotFoundError(f"there is no folder {folder}")
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.safetensors"]
-    try:
-        return Path(snapshot_download(str(path), allow_patterns=wanted))
-    except Exception as error:  # network, permission, name: they share no base class
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
-        raise FileNotFoundError(
-            f"there is no folder {path}, and no model of that name came from the hub: "
-            f"{reason}"
-        ) from error
-
-
 def _check_tensors(
     stored: dict[str, Stored],
     shapes: dict[str, list[int]],
@@ -134,7 +125,8 @@ def _check_tensors(
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         files = {tensor.file for tensor in stored.values()}
-        where = files.pop() if len(files) == 1 else f"any shard of {folder / INDEX}"
+        shards = INDEX if (folder / INDEX).is_file() else "*.safetensors"
+        where = files.pop() if len(files) == 1 else f"any shard of {folder / shards}"
         raise ValueError(f"tensor {missing[0]}{more} is not in {where}")
     tied_head = config.tie_embeddings and HEAD in stored  # superfluous, not wrong
     if tied_head:
@@ -178,6 +170,9 @@ def save(
     fails, the folder holds what it held before. Of what is there, only an earlier
     model's config.json, weights and index are replaced.
 
+    Warns (UserWarning) where transformers refuses what `load` reads: a model without
+    biases whose dim is no multiple of n_heads, which its Llama must be.
+
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
         ValueError: the model has no values (meta device), or a parameter that released
@@ -204,6 +199,13 @@ def save(
             (folder / file).write_text(text, encoding="utf-8")
 
     _write_safely(write, Path(path).expanduser())
+    dim, n_heads = model.config.dim, model.config.attention.n_heads
+    if dim % n_heads and not model.config.attention.bias:
+        warnings.warn(
+            f"deepseek_mini reads what was saved to {path}, but transformers will "
+            f"refuse it: dim is {dim}, which is no multiple of n_heads, {n_heads}",
+            stacklevel=2,
+        )
 
 
 def _write_safely(write, target: Path) -> None:

@@ -138,12 +138,24 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
         "--schedule", choices=schedules, default="multi-step", help="how the rate falls"
     )
     sub.add_argument("--warmup", type=int, default=20, help="steps of rising rate")
-    sub.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    sub.add_argument("--seed", type=_seed, default=0, help="of weights and batches")
     sub.add_argument(
         "--eval-every", type=int, default=100, help="steps between validations"
     )
     sub.add_argument("--save-every", type=int, default=100, help="steps between saves")
     sub.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+
+
+def _seed(text: str) -> int:
+    """A seed as torch takes it."""
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed < 2**64:
+        rule = "a seed must be a whole number from 0 to 2**64 - 1"
+        raise argparse.ArgumentTypeError(f"{rule}, not {text!r}")
+    return seed
 
 
 def _data_option(sub: argparse.ArgumentParser, default: list[str]) -> None:
@@ -166,4 +178,4 @@ def _sampling_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--min-p", type=float, help="… from those above p times the likeliest"
     )
-    sub.add_argument("--seed", type=int, help="the same seed, the same text")
+    sub.add_argument("--seed", type=_seed, help="the same seed, the same text")

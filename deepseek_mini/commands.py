@@ -19,6 +19,7 @@ def train(args: argparse.Namespace) -> int:
 
     from deepseek_mini import Config, Tokenizer, Transformer, training
     from deepseek_mini.data import pack
+    from deepseek_mini.devices import find_device
 
     config = Config.preset(args.preset)
     recipe = training.TrainConfig(
@@ -31,11 +32,13 @@ def train(args: argparse.Namespace) -> int:
         eval_every=args.eval_every,
         save_every=args.save_every,
     )
+    device = find_device(args.device)
+    training.check_out_dir(args.out, args.resume)
     corpus = _corpus(args.data)
     print(f"data: {corpus.source}")
     data = pack(corpus, Tokenizer.small(), args.seq_len)
     torch.manual_seed(args.seed)
-    model = Transformer(config).to(_device(args.device))
+    model = Transformer(config).to(device)
     n_parameters = sum(p.numel() for p in model.parameters())
     print(f"model: {args.preset}, {n_parameters:,} parameters", flush=True)
     result = training.train(
@@ -62,8 +65,9 @@ def train(args: argparse.Namespace) -> int:
 def generate(args: argparse.Namespace) -> int:
     model, tokenizer = _open_model(args.folder)
     prompt = tokenizer.encode(args.prompt, bos=True)
-    print(args.prompt, end="", flush=True)
-    for piece in _reply(model, tokenizer, prompt, args, args.max_new_tokens):
+    pieces = _reply(model, tokenizer, prompt, args, args.max_new_tokens)
+    print(args.prompt, end="", flush=True)  # now that the settings have been checked
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()
     return 0
@@ -73,7 +77,9 @@ def chat(args: argparse.Namespace) -> int:
     """DeepSeek-LLM's template: User: …, a blank line, Assistant: …, end of sentence."""
     model, tokenizer = _open_model(args.folder)
     eos, limit = tokenizer.id("eos"), model.config.max_seq_len
-    room = min(args.max_new_tokens or limit // 2, limit - 1)
+    room = limit // 2 if args.max_new_tokens is None else args.max_new_tokens
+    room = min(room, limit - 1)
+    _reply(model, tokenizer, [eos], args, room)  # refuses bad settings, writes nothing
     turns: list[list[int]] = []
     if sys.stdin.isatty():
         print("Ctrl-D leaves.")
@@ -126,6 +132,8 @@ def grade(args: argparse.Namespace) -> int:
 def train_tokenizer(args: argparse.Namespace) -> int:
     from deepseek_mini import Tokenizer
 
+    if Path(args.out).is_dir():
+        raise IsADirectoryError(f"{args.out} is a folder: give the file to write")
     corpus = _corpus(args.data)
     print(f"data: {corpus.source}")
     texts = [document.text for document in corpus.train]
@@ -134,16 +142,6 @@ def train_tokenizer(args: argparse.Namespace) -> int:
     tokenizer.save(args.out)
     print(f"{args.out}: {tokenizer.vocab_size} entries")
     return 0
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"this machine has no device {name!r}: try cpu") from None
-    return torch.device(name)
 
 
 def _corpus(names: list[str]) -> Any:

@@ -1,6 +1,8 @@
 """Text out of a model: greedy or sampled, whole or token by token."""
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,6 +48,7 @@ def generate(
         ValueError: an empty prompt, ids outside the vocabulary, more tokens than the
             model's max_seq_len, a pad that is not on the left, an impossible sampling
             setting, or a model whose scores are not numbers.
+        TypeError: a prompt or a pad that is no tensor.
     """
     steps = stream(
         model,
@@ -89,8 +92,11 @@ def stream(
     generator = torch.Generator(device)
     if seed is None:
         generator.seed()
+    elif isinstance(seed, Integral) and -(2**63) <= seed < 2**64:
+        generator.manual_seed(int(seed))
     else:
-        generator.manual_seed(seed)
+        rule = "a whole number from -2**63 to 2**64 - 1, or None"
+        raise ValueError(f"seed is {seed!r}, but it must be {rule}")
 
     def choose(logits: Float[Tensor, "B V"]) -> Int[Tensor, " B"]:
         if not logits.amax(dim=-1).isfinite().all():
@@ -103,7 +109,7 @@ def stream(
     prompt = prompt.to(device, torch.int64)
     pad = None if pad is None else pad.to(device)
     stops = _stop_sequences(stop)
-    return _steps(model, prompt, pad, max_new_tokens, choose, stops, use_cache)
+    return _steps(model, prompt, pad, int(max_new_tokens), choose, stops, use_cache)
 
 
 def left_pad(
@@ -170,21 +176,32 @@ def _last_logits(model, tokens, cache, pad) -> Float[Tensor, "B V"]:
 
 
 def _stop_sequences(stop: Stops) -> list[list[int]]:
-    stops = [stop] if isinstance(stop, int) else list(() if stop is None else stop)
-    stops = [[s] if isinstance(s, int) else list(s) for s in stops]
-    for ids in stops:
-        if not ids or not all(isinstance(i, int) for i in ids):
-            raise ValueError(
-                f"stop holds {ids!r}, but each stop must be a token id or a sequence "
-                "of at least one token id (encode text first)"
-            )
-    return stops
+    def several(ids: Any) -> list:
+        return [ids] if isinstance(ids, Integral) else list(ids)
+
+    try:
+        stops = [several(ids) for ids in several(() if stop is None else stop)]
+        ok = all(ids and all(isinstance(i, Integral) for i in ids) for ids in stops)
+    except TypeError:  # list() of what is no sequence
+        ok = False
+    if not ok:
+        raise ValueError(
+            f"stop is {stop!r}, but each stop must be a token id or a sequence of at "
+            "least one token id (encode text first)"
+        )
+    return [[int(i) for i in ids] for ids in stops]
 
 
 def check_prompt(
     model: Transformer, prompt: Tensor, max_new_tokens: int, pad: Tensor | None
 ) -> None:
-    """Raise ValueError unless `model` can continue `prompt` by `max_new_tokens`."""
+    """Raise an error unless `model` can continue `prompt` by `max_new_tokens`."""
+    for name, value in (("prompt", prompt), ("pad", prompt if pad is None else pad)):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"the {name} is a {type(value).__name__}, but it must be a tensor of "
+                "shape [B, P] (of token ids: torch.tensor([ids]))"
+            )
     if prompt.ndim != 2 or prompt.numel() == 0:
         raise ValueError(
             f"the prompt has shape {list(prompt.shape)}, but it must be [B, P] with at "
@@ -192,9 +209,10 @@ def check_prompt(
         )
     if prompt.is_floating_point() or prompt.dtype == torch.bool:
         raise ValueError(f"the prompt is {prompt.dtype}, but token ids must be int64")
-    if max_new_tokens < 0:
+    if not isinstance(max_new_tokens, Integral) or max_new_tokens < 0:
         raise ValueError(
-            f"max_new_tokens is {max_new_tokens}, but it must not be negative"
+            f"max_new_tokens is {max_new_tokens!r}, but it must be a whole number of "
+            "at least 0"
         )
     length, limit = prompt.shape[1], model.config.max_seq_len
     if length > limit:

@@ -5,7 +5,6 @@ and `rope_scaling`), which the released folders have. What our model cannot comp
 refused by name rather than ignored.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,46 +12,11 @@ from typing import Any
 import torch
 
 from deepseek_mini.config import GQA, Config, Linear, Llama3, Rope, SwiGLU, Yarn
+from deepseek_mini.json_fields import Fields, read_fields
 from deepseek_mini.model.rope import amplitude
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
 DTYPES = ("float32", "float16", "bfloat16", "float64")
-NEEDED = object()  # the default of a field that must be there
-
-
-class Fields:
-    """The fields of one JSON object, with errors that name the field and the file."""
-
-    def __init__(self, values: dict, file: Path, inside: str = ""):
-        self.values, self.file, self.inside = values, file, inside
-
-    def get(self, name: str, kind: type, default: Any = NEEDED) -> Any:
-        """A field of type int, float (an int will do), bool, str or dict; null counts
-        as absent.
-        """
-        value = self.values.get(name)
-        if value is None:
-            if default is NEEDED:
-                raise self.error(name, "is missing")
-            return default
-        accepted = (int, float) if kind is float else kind
-        if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-            raise self.error(
-                name, f"is {value!r}, but it must be of type {kind.__name__}"
-            )
-        return float(value) if kind is float else value
-
-    def only(self, name: str, *allowed: Any) -> None:
-        """Refuse any value but those allowed; an absent field is fine."""
-        value = self.values.get(name)
-        if value is not None and value not in allowed:
-            rule = " or ".join(repr(a) for a in allowed) or "absent"
-            raise self.error(
-                name, f"is {value!r}, but deepseek_mini needs it to be {rule}"
-            )
-
-    def error(self, name: str, text: str) -> ValueError:
-        return ValueError(f"{self.inside}{name} {text} ({self.file})")
 
 
 def read_config(file: Path) -> Config:
@@ -65,15 +29,7 @@ def read_config(file: Path) -> Config:
         ValueError: it is not JSON, misses a field, or asks for what our model cannot
             compute; the message names the field and the file.
     """
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no config.json in {file.parent}") from None
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} must hold a JSON object, not {type(values).__name__}")
-    raw = Fields(values, file)
+    raw = read_fields(file)
     model_type = _model_type(raw)
     raw.only("hidden_act", "silu")
     raw.only("quantization_config")
@@ -83,7 +39,7 @@ def read_config(file: Path) -> Config:
         raw.only("attention_bias", False)
     for name in ("dtype", "torch_dtype"):
         raw.only(name, *DTYPES)
-    if any(kind != "full_attention" for kind in raw.values.get("layer_types") or ()):
+    if any(kind != "full_attention" for kind in raw.get("layer_types", list, [])):
         raise raw.error("layer_types", "must all be 'full_attention' for deepseek_mini")
     n_heads, dim = raw.get("num_attention_heads", int), raw.get("hidden_size", int)
     max_seq_len = raw.get("max_position_embeddings", int)
@@ -96,7 +52,7 @@ def read_config(file: Path) -> Config:
             attention=GQA(
                 n_heads=n_heads,
                 n_kv_heads=raw.get("num_key_value_heads", int, n_heads),
-                head_dim=raw.get("head_dim", int, dim // max(n_heads, 1)),
+                head_dim=raw.get("head_dim", int, dim // n_heads),
                 bias=model_type == "qwen2",
             ),
             dense=SwiGLU(inter_dim=raw.get("intermediate_size", int)),
@@ -114,7 +70,7 @@ def _model_type(raw: Fields) -> str:
     names = raw.values.get("architectures")
     if names:
         name = names[0] if isinstance(names, list) else names
-        if name in ARCHITECTURES:
+        if isinstance(name, str) and name in ARCHITECTURES:
             return ARCHITECTURES[name]
         rule = f"deepseek_mini loads {' and '.join(ARCHITECTURES)}"
         raise raw.error("architectures", f"is {names!r}, but {rule}")
@@ -129,6 +85,10 @@ def _read_rope(raw: Fields, max_seq_len: int) -> Rope:
     name = "rope_scaling" if raw.values.get("rope_scaling") else "rope_parameters"
     values = raw.get(name, dict, {})
     params = Fields(values, raw.file, f"{name}.")
+    for inner, value in values.items():
+        if isinstance(value, dict):  # {"full_attention": {...}, ...}
+            rule = "deepseek_mini needs the same RoPE for every layer"
+            raise params.error(inner, f"is an object, but {rule}")
     for fields in (raw, params):
         fields.only("partial_rotary_factor", 1)
     theta = params.get("rope_theta", float, raw.get("rope_theta", float, 10_000.0))

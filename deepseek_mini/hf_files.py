@@ -13,7 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from deepseek_mini.json_fields import read_fields
+
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FILE_NAME = re.compile(r"[ -.0-\[\]-~]{1,200}\.safetensors")  # no slash of any kind
 CHUNK_BYTES = 2**25  # read at a time
 
 
@@ -25,6 +28,36 @@ class Stored(NamedTuple):
     dtype: str
 
 
+def find_folder(path: str | os.PathLike) -> Path:
+    """That folder, or the one that the hub's model of that name is downloaded to.
+
+    Raises:
+        FileNotFoundError: there is neither.
+        NotADirectoryError: it is a file.
+    """
+    if not os.fspath(path):
+        raise FileNotFoundError("the path is empty: give a model's folder or its id")
+    folder = Path(os.path.expanduser(path))
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise NotADirectoryError(f"{folder} is a file; give the folder that it is in")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(path)):
+        raise FileNotFoundError(f"there is no folder {folder}")
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors"]
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=wanted))
+    except Exception as error:  # network, permission, name: they share no base class
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise FileNotFoundError(
+            f"there is no folder {path}, and no model of that name came from the hub: "
+            f"{reason}"
+        ) from error
+
+
 def find_tensors(folder: Path) -> dict[str, Stored]:
     """Every tensor of the model in `folder`, by name: model.safetensors, or else the
     files that the index names, or else all safetensors that there are.
@@ -34,9 +67,9 @@ def find_tensors(folder: Path) -> dict[str, Stored]:
         ValueError: a file or the index is damaged, or they contradict each other.
     """
     index, promised = folder / INDEX, {}
-    if (folder / SINGLE).is_file():
+    if (folder / SINGLE).exists():
         files = [folder / SINGLE]
-    elif index.is_file():
+    elif index.exists():
         promised = read_index(index)
         files = [folder / name for name in dict.fromkeys(promised.values())]
     else:
@@ -47,14 +80,19 @@ def find_tensors(folder: Path) -> dict[str, Stored]:
         )
     found: dict[str, Stored] = {}
     for file in files:
+        if file.is_dir():
+            raise IsADirectoryError(f"{file} is a folder, but must be a file")
         if not file.is_file():
-            raise FileNotFoundError(f"{file.name} is missing; {index} names it")
+            reason = f"{index} names it" if promised else "it is a link to nothing"
+            raise FileNotFoundError(f"{file} is missing: {reason}")
         for name, stored in _contents(file).items():
             if name in found:
                 raise ValueError(
                     f"tensor {name} is in {found[name].file} and in {file}"
                 )
             found[name] = stored
+    if not found:
+        raise ValueError(f"there is no tensor in {files[0]}")
     for name, file_name in promised.items():
         if name not in found or found[name].file.name != file_name:
             raise ValueError(
@@ -74,17 +112,19 @@ def _pickle(folder: Path) -> str:
 
 
 def read_index(index: Path) -> dict[str, str]:
-    """The index's weight_map: for every tensor the name of the file that holds it."""
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        ok = all(isinstance(f, str) and Path(f).name == f for f in weight_map.values())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        ok = False
-    if not ok:
-        raise ValueError(
-            f"{index} must be JSON whose weight_map gives every tensor the name of a "
-            "file in the same folder"
-        )
+    """The index's weight_map: for every tensor the name of the file that holds it.
+
+    Raises:
+        ValueError: it is not JSON, or names what is no file of the same folder.
+    """
+    fields = read_fields(index)
+    weight_map = fields.get("weight_map", dict)
+    if not weight_map:
+        raise fields.error("weight_map", "is empty, but must name every tensor's file")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or not FILE_NAME.fullmatch(file):
+            rule = "it must be the name of a *.safetensors file in the same folder"
+            raise fields.error("weight_map", f"puts {name} in {file!r}, but {rule}")
     return weight_map
 
 
@@ -113,7 +153,7 @@ def _damage(file: Path) -> str | None:
             for name, value in header.items()
             if name != "__metadata__"
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{file} is truncated or no safetensors file: its header cannot be read"
     cut = [name for name in sorted(ends, key=ends.get) if ends[name] > size]
     if not cut:

@@ -1,6 +1,8 @@
 """From a model's scores to the distribution that the next token is drawn from."""
 
 import math
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,11 +24,13 @@ def next_token_probabilities(
        1904.09751, §3.1);
     3. those at least `min_p` times as likely as the likeliest (Nguyen et al., arXiv
        2407.01082).
-    The likeliest token always stays.
+    The likeliest token always stays, and a temperature too small for the scores' type
+    leaves no other.
     """
     wide = logits if logits.dtype == torch.float64 else logits.float()
     scaled = wide - wide.amax(-1, keepdim=True)  # the largest is 0: nothing overflows
-    scaled = scaled / temperature
+    # A temperature that rounds to 0 in this type would make 0 / 0 of the largest.
+    scaled = scaled / max(temperature, torch.finfo(wide.dtype).tiny)
     if top_k is None and top_p is None and min_p is None:
         return scaled.softmax(dim=-1)
     ranked, ids = scaled.sort(dim=-1, descending=True, stable=True)
@@ -52,14 +56,17 @@ def check_sampling(
     min_p: float | None = None,
 ) -> None:
     """Raise ValueError for a setting that no distribution can be drawn with."""
-    if not 0 <= temperature < math.inf:
-        raise ValueError(
-            f"temperature is {temperature}, but it must be 0 (greedy) or a positive "
-            "number"
-        )
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is {top_k}, but it must be at least 1, or None")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}, but it must be in (0, 1], or None")
-    if min_p is not None and not 0 <= min_p <= 1:
-        raise ValueError(f"min_p is {min_p}, but it must be in [0, 1], or None")
+
+    def require(name: str, value: Any, kind: type, ok: Any, rule: str) -> None:
+        if not (isinstance(value, kind) and ok(value)):
+            raise ValueError(f"{name} is {value!r}, but it must be {rule}")
+
+    rule = "0 (greedy) or a positive number"
+    require("temperature", temperature, Real, lambda t: 0 <= t < math.inf, rule)
+    if top_k is not None:
+        rule = "a whole number of at least 1, or None"
+        require("top_k", top_k, Integral, lambda k: k >= 1, rule)
+    if top_p is not None:
+        require("top_p", top_p, Real, lambda p: 0 < p <= 1, "in (0, 1], or None")
+    if min_p is not None:
+        require("min_p", min_p, Real, lambda p: 0 <= p <= 1, "in [0, 1], or None")

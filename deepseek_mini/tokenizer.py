@@ -67,7 +67,7 @@ class Tokenizer:
         self.special_ids = {
             token.content: id
             for id, token in sorted(added.items())
-            if _is_control(token.content, token.special)
+            if is_control(token.content, token.special)
         }
         self.vocab_size = max(backend.get_vocab().values()) + 1
 
@@ -221,13 +221,13 @@ class Tokenizer:
         return f"Tokenizer(vocab_size={self.vocab_size})"
 
 
-def _is_control(content: str, special: bool) -> bool:
+def is_control(content: str, special: bool) -> bool:
     """Whether an added token steers the model rather than stands for text.
 
-    Released files mark <｜User｜> and <think> as not special, and add a few plain
-    letters (DeepSeek-Coder: "ü"); the mark alone does not tell the two apart.
+    Released files mark <｜User｜>, <think> and ｜DSML｜ as not special, and add a few
+    plain letters (DeepSeek-Coder: "ü"); the mark alone does not tell the two apart.
     """
-    return special or (content.startswith("<") and content.endswith(">"))
+    return special or len(content) > 1
 
 
 def _without_control_tokens(source: str) -> str:
@@ -236,7 +236,7 @@ def _without_control_tokens(source: str) -> str:
     content["added_tokens"] = [
         token
         for token in content.get("added_tokens") or []
-        if not _is_control(token["content"], token["special"])
+        if not is_control(token["content"], token["special"])
     ]
     content["post_processor"] = None
     return json.dumps(content, ensure_ascii=False)

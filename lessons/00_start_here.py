@@ -99,10 +99,10 @@ ladder(
 # | | lesson | you build | minutes |
 # |---|---|---|---|
 # | 00 | Start here | a first model that writes code | 35 |
-# | 01 | Tokenizer | byte-level BPE | to come |
-# | 02 | RMSNorm and SwiGLU | the norm and the gated network | to come |
+# | 01 | [Tokenizer](01_tokenizer.ipynb) | byte-level BPE, from bytes to merges | 35 |
+# | 02 | [RMSNorm and SwiGLU](02_norm_and_swiglu.ipynb) | the norm and the gated network | 35 |
 # | 03 | [RoPE](03_rope.ipynb) | rotary positions, linear scaling, YaRN | 45 |
-# | 04 | Attention | MHA, MQA, GQA, the KV cache | to come |
+# | 04 | [Attention](04_attention.ipynb) | MHA, MQA, GQA, the KV cache | 45 |
 # | 05 | [DeepSeek-LLM](05_deepseek_llm.ipynb) | the dense model of 2023, whole: in NumPy, in PyTorch, equal to transformers, trained | 60 |
 # | 06 | Pretraining | schedules, a scaling law | to come |
 # | 07 | Coder | repository order, fill-in-the-middle | to come |
@@ -488,7 +488,7 @@ for field, value in vars(mini).items():
 # ## Where to go next
 #
 # 1. The [exercises](../exercises/00_start_here.ipynb) of this lesson, 25 minutes: a softmax that does not overflow, the scores of attention, the bytes of a cache, bits per byte. (After `make lab`, take your own copy in `work/`.)
-# 2. Lesson 03, [RoPE](03_rope.ipynb): how a model knows the order of its words.
+# 2. Lessons [01](01_tokenizer.ipynb), [02](02_norm_and_swiglu.ipynb), [03](03_rope.ipynb) and [04](04_attention.ipynb): the parts of the dense model, in any order.
 # 3. Lesson 05, [DeepSeek-LLM](05_deepseek_llm.ipynb): the whole dense model.
 #
 # **References.** DeepSeek-LLM, arXiv [2401.02954](https://arxiv.org/abs/2401.02954): §2.2 the shape, §2.3 the learning rate used above. DeepSeek-V2, [2405.04434](https://arxiv.org/abs/2405.04434), §2.1: MLA and its cache. DeepSeek-V3, [2412.19437](https://arxiv.org/abs/2412.19437). All other sources stand in the tables. This course is not affiliated with DeepSeek AI.

@@ -2,9 +2,11 @@
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +58,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def refuses(folder: Path, *words: str, kind: type[Exception] = ValueError) -> None:
+def refuses(
+    folder: Path | str, *words: str, kind: type[Exception] = ValueError
+) -> None:
     """Loading fails with one line that holds all the words."""
     with pytest.raises(kind) as caught:
         dm.load(folder)
@@ -256,8 +260,8 @@ def test_rope_fields(folder, fields, expected):
         ({"hidden_size": ...}, ["hidden_size is missing"]),
         ({"hidden_size": "40"}, ["hidden_size is '40'", "int"]),
         ({"num_hidden_layers": True}, ["num_hidden_layers is True"]),
-        ({"num_hidden_layers": 0}, ["n_layers is 0"]),
-        ({"num_attention_heads": 0}, ["n_heads is 0"]),
+        ({"num_hidden_layers": 0}, ["num_hidden_layers is 0"]),
+        ({"num_attention_heads": 0}, ["num_attention_heads is 0"]),
         ({"num_key_value_heads": 3}, ["n_kv_heads is 3"]),
         ({"hidden_act": "gelu"}, ["hidden_act is 'gelu'"]),
         ({"attention_bias": True}, ["attention_bias is True"]),
@@ -280,6 +284,26 @@ def test_rope_fields(folder, fields, expected):
             {"rope_scaling": {"type": "yarn", "factor": 4, "attention_factor": 0}},
             ["rope_scaling.attention_factor is 0"],
         ),
+        (
+            {"rope_scaling": {"type": "yarn", "original_max_position_embeddings": 0}},
+            ["rope_scaling.original_max_position_embeddings is 0"],
+        ),
+        ({"architectures": [["a"]]}, ["architectures is [['a']]"]),
+        ({"architectures": [{"a": 1}]}, ["architectures is [{'a': 1}]"]),
+        ({"architectures": {"a": 1}}, ["architectures is {'a': 1}"]),
+        ({"layer_types": 5}, ["layer_types is 5", "list"]),
+        ({"hidden_size": 10**30}, ["hidden_size is 1000", str(2**53)]),
+        (
+            {"hidden_size": 2**45, "vocab_size": 2**45},
+            ["hidden_size is 35184372088832"],
+        ),
+        ({"num_hidden_layers": -1}, ["num_hidden_layers is -1"]),
+        ({"rms_norm_eps": 10**400}, ["rms_norm_eps is 1000"]),
+        ({"rms_norm_eps": float("nan")}, ["rms_norm_eps is nan"]),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 5e5}}},
+            ["rope_parameters.full_attention is an object", "every layer"],
+        ),
     ],
 )
 def test_fields_that_are_refused(folder, changes, words):
@@ -294,8 +318,18 @@ def test_a_config_that_is_none(folder):
     refuses(folder, "config.json", "JSON object")
     (folder / "config.json").write_bytes(b"\xff\xfe{}")
     refuses(folder, "config.json")
+    (folder / "config.json").write_text('{"a":' * 200_000)
+    refuses(folder, "config.json is nested too deeply")
     (folder / "config.json").unlink()
     refuses(folder, "config.json", kind=FileNotFoundError)
+    (folder / "config.json").mkdir()
+    refuses(folder, "config.json is a folder", kind=IsADirectoryError)
+
+
+def test_a_byte_order_mark_is_skipped(sharded):
+    for name in ("config.json", INDEX):
+        (sharded / name).write_bytes(b"\xef\xbb\xbf" + (sharded / name).read_bytes())
+    assert dm.load(sharded).config == small_config()
 
 
 # Tensors that do not fit
@@ -329,6 +363,8 @@ def test_a_layer_too_many_and_too_few(folder):
     refuses(folder, "model.layers.2.", str(folder / SINGLE))
     edit_config(folder, num_hidden_layers=4)
     refuses(folder, "model.layers.3.", "more", SINGLE)
+    edit_config(folder, num_hidden_layers=10**12)  # refused at once
+    refuses(folder, "num_hidden_layers is 1000000000000", "holds only", str(folder))
 
 
 def test_biases_that_the_architecture_does_not_have(folder):
@@ -382,6 +418,23 @@ def load_order(data: bytes) -> dict[str, int]:
     return {name: value["data_offsets"][1] for name, value in header.items()}
 
 
+def test_weights_that_are_none(folder):
+    save_file({}, folder / SINGLE)
+    refuses(folder, "there is no tensor in", str(folder / SINGLE))
+    (folder / SINGLE).unlink()
+    (folder / SINGLE).mkdir()
+    refuses(folder, SINGLE, "is a folder", kind=IsADirectoryError)
+    (folder / SINGLE).rmdir()
+    for file in "abc":
+        tensors = {f"{file}.{i}": torch.ones(2) for i in range(3)}
+        save_file(tensors, folder / f"{file}.safetensors")
+    refuses(folder, "any shard of", "*.safetensors")
+    if os.name == "nt":  # links need a right of their own there
+        return
+    (folder / "d.safetensors").symlink_to(folder / "nowhere")
+    refuses(folder, "d.safetensors", "link to nothing", kind=FileNotFoundError)
+
+
 def test_a_file_that_is_no_safetensors(folder):
     (folder / SINGLE).write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 9)
     refuses(folder, str(folder / SINGLE))
@@ -402,7 +455,19 @@ def test_an_index_that_is_wrong(sharded):
     moved = dict(index["weight_map"], **{"model.norm.weight": f"../{first}"})
     (sharded / INDEX).write_text(json.dumps({"weight_map": moved}))
     refuses(sharded, INDEX, "same folder")
-    for text in ("", "[]", "{}", '{"weight_map": 3}'):
+    name = "model.norm.weight"
+    for file in ("..", "", "a\0b.safetensors", "a" * 300 + ".safetensors", "a\\b", 7):
+        moved = json.dumps({"weight_map": index["weight_map"] | {name: file}})
+        (sharded / INDEX).write_text(moved)
+        refuses(sharded, f"weight_map puts {name} in {file!r}", INDEX, "same folder")
+    for text in (
+        "",
+        "[]",
+        "{}",
+        '{"weight_map": 3}',
+        '{"weight_map": {}}',
+        "[" * 10**5,
+    ):
         (sharded / INDEX).write_text(text)
         refuses(sharded, INDEX)
 
@@ -426,6 +491,8 @@ def test_pickles_are_not_read(folder):
 
 def test_no_folder(tmp_path):
     refuses(tmp_path / "nowhere", "nowhere", kind=FileNotFoundError)
+    refuses("", "the path is empty", kind=FileNotFoundError)
+    refuses("~no-such-user/x/y", "~no-such-user", kind=FileNotFoundError)
     (tmp_path / "file").write_text("")
     refuses(tmp_path / "file", "is a file", kind=NotADirectoryError)
 
@@ -453,6 +520,14 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(FileNotFoundError, match=r"deepseek-ai/no, .*no route to host$"):
         dm.load("deepseek-ai/no")
+
+
+@pytest.mark.parametrize("device", ["foo", "meta", "cuda:99", "xpu", "mps:99"])
+def test_a_device_that_is_not_there(folder, device):
+    words = re.escape(f"device is '{device}', but a model can be on one of: cpu")
+    with pytest.raises(ValueError, match=words):
+        dm.load(folder, device=device)
+    assert dm.load(folder, device=torch.device("cpu")).embed.weight.device.type == "cpu"
 
 
 # Saving is all or nothing
@@ -568,3 +643,23 @@ def test_config_survives(tmp_path):
         model = small_model(rope=Rope(1e4, "half_split", scaling), init_std=0.01)
         dm.save(model, tmp_path)
         assert dm.load(tmp_path).config == model.config
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_transformers_refuses_is_saved_with_a_warning(tmp_path, bias):
+    """Its Llama wants dim to be a multiple of n_heads; its Qwen2 does not."""
+    from transformers import AutoConfig
+
+    model = small_model(attention=GQA(3, 1, 10, bias=bias))
+    if bias:
+        with warnings.catch_warnings(action="error"):
+            dm.save(model, tmp_path)
+        AutoConfig.from_pretrained(tmp_path)
+    else:
+        with pytest.warns(UserWarning, match=r"dim is 40, .* multiple of n_heads, 3"):
+            dm.save(model, tmp_path)
+        with pytest.raises(
+            Exception, match="not a multiple of the number of attention"
+        ):
+            AutoConfig.from_pretrained(tmp_path)
+    assert dm.load(tmp_path).config == model.config

@@ -98,6 +98,33 @@ def test_generate_bad_input(folder, capsys, argv, said):
     code, _, err = run(capsys, "generate", folder, *argv)
     assert code == 2 and said in err
     assert err.count("\n") == 1 and "Traceback" not in err
+    assert err.startswith("python -m deepseek_mini generate: ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--temperature", "-1"], "temperature"),
+        (["--top-k", "0"], "top_k"),
+        (["--max-new-tokens", "-4"], "max_new_tokens is -4"),
+    ],
+)
+def test_settings_are_checked_before_a_word_is_said(folder, capsys, argv, said):
+    """`generate` has not printed the prompt yet, `chat` has not asked (stdin fails)."""
+    for words in (["chat", folder], ["generate", folder, "--prompt", "Line"]):
+        code, out, err = run(capsys, *words, *argv)
+        assert code == 2 and out == "" and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "chat"])
+def test_a_seed_that_torch_does_not_take(tmp_path, capsys, command):
+    for seed in (2**64, "9" * 5000, "-1", "1.5"):
+        given = ["--out", tmp_path / "run"] if command == "train" else ["any-folder"]
+        code, out, err = run(capsys, command, *given, f"--seed={seed}")
+        assert code == 2 and out == "" and not (tmp_path / "run").exists()
+        assert (
+            f"{command}: error: argument --seed: a seed must be a whole number" in err
+        )
 
 
 def test_generate_without_a_model(tmp_path, folder, capsys):
@@ -118,7 +145,9 @@ def test_generate_without_a_model(tmp_path, folder, capsys):
         (["--data", "no-such.txt"], "no such file: no-such.txt"),
         (["--data", "."], "is a folder"),
         (["--seq-len", "999"], "999"),
-        (["--device", "abacus"], "no device 'abacus'"),
+        (["--device", "abacus"], "device is 'abacus'"),
+        (["--device", "meta"], "one of: cpu"),
+        (["--device", "cuda:99"], "one of: cpu"),
         (["--lr", "nan"], "TrainConfig.lr"),
     ],
 )
@@ -128,6 +157,21 @@ def test_train_bad_input(text, tmp_path, capsys, argv, said):
     assert code == 2 and said in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_is_looked_at_before_the_data(folder, tmp_path, capsys):
+    argv = ["train", "--data", tmp_path / "none.txt", "--out"]
+    for out, more, said in (
+        (folder, [], "already holds a training run"),
+        (tmp_path / "new", ["--resume"], "new holds no training run to resume"),
+        (folder / "config.json", [], "config.json is a file"),
+    ):
+        code, shown, err = run(capsys, *argv, out, *more)
+        assert code == 2 and said in err and shown == "" and err.count("\n") == 1
+    argv = ["train-tokenizer", "--data", tmp_path / "none.txt", "--out", tmp_path]
+    code, shown, err = run(capsys, *argv)
+    assert code == 2 and shown == "" and err.count("\n") == 1
+    assert f"{tmp_path} is a folder: give the file to write" in err
 
 
 def test_train_on_text_that_is_none(tmp_path, capsys):
@@ -161,7 +205,7 @@ def test_chat_uses_the_template_and_forgets_the_oldest(folder, monkeypatch, caps
 
     prompts = []
 
-    def record(model, tokenizer, prompt, args, max_new_tokens, said):
+    def record(model, tokenizer, prompt, args, max_new_tokens, said=None):
         prompts.append(tokenizer.decode(prompt))
         said += tokenizer.encode(" fine")
         yield " fine"
@@ -226,6 +270,13 @@ def test_grade_hands_over(monkeypatch, capsys):
     monkeypatch.setattr(grade, "main", lambda *a, **k: called.append((a, k)) or 0)
     assert run(capsys, "grade", "work/03_rope.ipynb", "--json")[0] == 0
     assert called[0][0][0] == "work/03_rope.ipynb" and called[0][1]["as_json"]
+
+
+def test_grade_says_what_is_no_notebook(tmp_path, capsys):
+    bad = tmp_path / "bad.ipynb"
+    bad.write_text('{"cells": [{"cell_type": "code", "source": 5}]}')
+    code, out, err = run(capsys, "grade", bad)
+    assert code == 2 and out == "" and err.count("\n") == 1 and "is 5" in err
 
 
 def command(*argv):

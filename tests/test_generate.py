@@ -2,6 +2,9 @@
 
 import inspect
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -263,6 +266,10 @@ def test_filters_equal_those_of_transformers():
 def test_extreme_temperatures():
     cold = next_token_probabilities(LOGITS * 1e4, temperature=1e-30)
     assert cold.tolist() == [[1, 0, 0, 0, 0]]
+    for temperature in (1e-50, 5e-324):  # 0 in float32, the least float64
+        for logits in (LOGITS * 1e4, LOGITS, LOGITS.double()):
+            cold = next_token_probabilities(logits, temperature)
+            assert cold.tolist() == [[1, 0, 0, 0, 0]]
     hot = next_token_probabilities(LOGITS, temperature=1e30)
     assert torch.allclose(hot, torch.full((1, 5), 0.2))
 
@@ -353,6 +360,55 @@ def test_bad_prompts(model, prompt, words):
 def test_bad_padding(model, pad, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         check_prompt(model, random_tokens(1, 3), 4, torch.tensor(pad))
+
+
+def test_the_least_temperature_is_greedy(model):
+    prompt = random_tokens(2, 5)
+    cold = dm.generate(model, prompt, 9, temperature=1e-50, top_p=0.9)
+    assert torch.equal(cold, dm.generate(model, prompt, 9))
+
+
+WRONG_TYPES = """
+import sys
+import numpy as np
+import torch
+import deepseek_mini as dm
+
+assert "beartype" not in sys.modules  # a program that checks no annotations
+sys.path.insert(0, sys.argv[1])
+from helpers import small_model
+
+model, prompt = small_model(), torch.tensor([[1, 2, 3]])
+for name, value in (
+    ("top_k", 2.5), ("top_k", "2"), ("temperature", "1"), ("temperature", None),
+    ("top_p", "0.5"), ("min_p", [0.1]), ("max_new_tokens", 2.0),
+    ("max_new_tokens", None), ("seed", 2**64), ("seed", -(2**63) - 1), ("seed", 1.5),
+    ("stop", 2.5), ("stop", "end"), ("stop", [[]]), ("stop", [2.5]), ("pad", [[0]]),
+    ("prompt", [[1, 2]]), ("prompt", "text"), ("prompt", None),
+):
+    for call in (dm.generate, dm.stream):
+        try:
+            call(model, **{"prompt": prompt, "max_new_tokens": 4, name: value})
+        except (TypeError, ValueError) as error:
+            said = str(error)
+            assert name in said and "must be" in said and "\\n" not in said, said
+        else:
+            raise AssertionError(f"{name}={value!r} was taken")
+free = dm.generate(model, prompt, 9)
+id = free[0, 5].item()
+expected = dm.generate(model, prompt, 9, stop=id)
+assert expected.shape[1] < free.shape[1]
+for stop in (np.int64(id), [np.int32(id)], np.array([id]), [[np.int64(id)]]):
+    assert torch.equal(dm.generate(model, prompt, np.int64(9), stop=stop), expected)
+dm.generate(model, prompt, 2, np.float32(1), top_k=np.int64(3), seed=np.int64(1))
+"""
+
+
+def test_wrong_types_are_named_and_numpy_numbers_taken():
+    """In a process of its own: here the annotations are checked, and speak first."""
+    command = [sys.executable, "-c", WRONG_TYPES, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_model_whose_weights_are_not_numbers():

@@ -192,6 +192,9 @@ def test_clear_errors(tmp_path):
             b'{"cells": [{"cell_type": "code", "source": "check(\'98.1\', f)"}]}',
             "no check",
         ),
+        (b'{"cells": [{"cell_type": "code", "source": 5}]}', "code cell 1 is 5"),
+        (b'{"cells": [{"cell_type": "code", "source": [5]}]}', r"is \[5\], but"),
+        (b'{"cells":' * 100_000, "nested too deeply"),
     ):
         with pytest.raises(ValueError, match=says):
             grade(_write(tmp_path / "bad.ipynb", content))

@@ -84,6 +84,17 @@ def test_tokens_not_marked_special_are_refused_to_text_as_well(source):
     assert tokenizer.decode([tokenizer.id("think")], skip_special=True) == ""
 
 
+def test_marks_without_angle_brackets_are_refused_too(source):
+    """V4's file adds ｜DSML｜ and <dsml: and does not mark them as special."""
+    for id, content in ((1024, "｜DSML｜"), (1025, "<dsml:")):
+        token = {**source["added_tokens"][0], "content": content, "id": id}
+        source["added_tokens"].append({**token, "special": False, "normalized": True})
+    tokenizer = Tokenizer(json.dumps(source))
+    for id, content in ((1024, "｜DSML｜"), (1025, "<dsml:")):
+        assert id not in tokenizer.encode(content)
+        assert tokenizer.encode(content, allow_special=True) == [id]
+
+
 def test_plain_added_letters_stay_text(source):
     """DeepSeek-Coder adds a few letters to its entries: they are text."""
     letter = {**source["added_tokens"][0], "content": "Ж", "id": 1024, "special": False}

@@ -385,7 +385,7 @@ def test_a_taken_folder_is_left_alone(data, tmp_path):
     with pytest.raises(FileExistsError, match="already holds a training run"):
         train(new_model(), data, recipe, tmp_path / "run", progress=False)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OSError, match="could not start a run"):
+    with pytest.raises(OSError, match="file is a file"):
         train(new_model(), data, recipe, tmp_path / "file", progress=False)
 
 
@@ -454,11 +454,23 @@ def test_tied_weights_are_saved_once(data, tmp_path):
         ("betas", (0.9,)),
         ("schedule", "linear"),
         ("save_every", 0),
+        ("seed", 2**64),
     ],
 )
 def test_impossible_recipes(field, value):
     with pytest.raises(ValueError, match=rf"TrainConfig\.{field} must be"):
         TrainConfig(**{"steps": 10, field: value})
+
+
+def test_a_folder_is_checked_before_any_work(data, tmp_path):
+    training.check_out_dir(tmp_path / "new", resume=False)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(NotADirectoryError, match="file is a file"):
+            training.check_out_dir(tmp_path / "file", resume)
+        with pytest.raises(NotADirectoryError, match="file is a file"):
+            train(new_model(), data, RECIPE, tmp_path / "file", resume=resume)
 
 
 def test_data_that_does_not_fit(data):

@@ -116,6 +116,8 @@ def _code_cells(path: Path) -> list[str]:
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a notebook: it is not UTF-8 text") from None
+    except RecursionError:
+        raise ValueError(f"{path} is not a notebook: it is nested too deeply") from None
     except json.JSONDecodeError as problem:
         raise ValueError(
             f"{path} is not a notebook: it is not JSON (line {problem.lineno}: "
@@ -127,7 +129,14 @@ def _code_cells(path: Path) -> list[str]:
             f"{path} is not a notebook of format 4: it has no list of cells"
         )
     sources = [c.get("source", "") for c in cells if c.get("cell_type") == "code"]
-    return [s if isinstance(s, str) else "".join(map(str, s)) for s in sources]
+    for number, source in enumerate(sources, start=1):
+        lines = [source] if isinstance(source, str) else source
+        if not isinstance(lines, list) or not all(isinstance(s, str) for s in lines):
+            raise ValueError(
+                f"{path} is not a notebook of format 4: the source of code cell "
+                f"{number} is {source!r}, but it must be text or a list of lines"
+            )
+    return ["".join(source) for source in sources]
 
 
 def _run_worker(folder: Path, request: dict, timeout: float) -> tuple[list, bool]:

@@ -3,11 +3,13 @@
 from deepseek_mini.training.config import TrainConfig
 from deepseek_mini.training.loop import TrainResult, evaluate, train
 from deepseek_mini.training.optimizer import make_optimizer
+from deepseek_mini.training.run_folder import check_out_dir
 from deepseek_mini.training.schedules import constant, cosine, multi_step
 
 __all__ = [
     "TrainConfig",
     "TrainResult",
+    "check_out_dir",
     "constant",
     "cosine",
     "evaluate",

@@ -37,6 +37,7 @@ class TrainConfig:
             self._whole(name, least=1)
         for name in ("warmup", "seed"):
             self._whole(name, least=0)
+        self._require(self.seed < 2**64, "seed", "less than 2**64")
         for name in ("lr", "clip"):
             positive = 0 < getattr(self, name) < math.inf
             self._require(positive, name, "a positive number")

@@ -30,6 +30,29 @@ from deepseek_mini.training.config import TrainConfig
 
 # A run may go on with other values of these: they change no loss.
 MAY_CHANGE = ("eval_every", "eval_windows", "save_every")
+CHECKPOINT = "resume.safetensors"
+
+
+def check_out_dir(path: str | os.PathLike, resume: bool) -> None:
+    """Raise an error unless a run can begin in a folder, or go on there.
+
+    Raises:
+        FileExistsError: it is to begin, and the folder holds a run or a model already.
+        FileNotFoundError: it is to go on, and the folder holds no run.
+        NotADirectoryError: the path is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file: give the folder of a run")
+    taken = (path / CHECKPOINT).is_file()
+    if resume and not taken:
+        raise FileNotFoundError(f"{path} holds no training run to resume")
+    if not resume and taken:
+        raise FileExistsError(
+            f"{path} already holds a training run: resume it or choose another folder"
+        )
+    if not resume and any([*path.glob("*.safetensors"), *path.glob("config.json")]):
+        raise FileExistsError(f"{path} already holds a model: choose another folder")
 
 
 class RunFolder:
@@ -43,7 +66,7 @@ class RunFolder:
         config: TrainConfig,
     ):
         self.path = Path(path)
-        self.checkpoint = self.path / "resume.safetensors"
+        self.checkpoint = self.path / CHECKPOINT
         self.metrics = self.path / "metrics.jsonl"
         self.model, self.data = model, data
         self.identity = _identity(model, data, config)
@@ -52,17 +75,9 @@ class RunFolder:
     def create(self, optimizer: torch.optim.Optimizer) -> None:
         """Begin a new run, saved at once: a full disk shows before the training.
 
-        FileExistsError if the folder holds a run or a model already.
+        Raises what `check_out_dir` raises.
         """
-        if self.checkpoint.exists():
-            raise FileExistsError(
-                f"{self.path} already holds a training run: resume it or choose "
-                "another folder"
-            )
-        if any(self.path.glob("*.safetensors")) or (self.path / "config.json").exists():
-            raise FileExistsError(
-                f"{self.path} already holds a model: choose another folder"
-            )
+        check_out_dir(self.path, resume=False)
         created = [p for p in (self.path, *self.path.parents) if not p.exists()]
         try:
             with self._writing("start a run"):
@@ -83,8 +98,7 @@ class RunFolder:
         FileNotFoundError if there is nothing to resume; ValueError if the checkpoint
         is damaged or is of a run with another model, recipe or data.
         """
-        if not self.checkpoint.is_file():
-            raise FileNotFoundError(f"{self.path} holds no training run to resume")
+        check_out_dir(self.path, resume=True)
         try:
             with safe_open(self.checkpoint, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["run"])
@@ -103,7 +117,7 @@ class RunFolder:
     def save(self, step: int, seconds: float, optimizer: torch.optim.Optimizer) -> None:
         """Write the checkpoint, then the model folder, each file by a rename."""
         about = {"step": step, "seconds": seconds, "identity": self.identity}
-        part = self.checkpoint.with_name("resume.safetensors.part")
+        part = self.checkpoint.with_name(f"{CHECKPOINT}.part")
         with self._writing(f"save step {step}"):
             try:
                 save_file(
