@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 import torch
+from shared import processor
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -162,14 +163,6 @@ def compared(v4: Path, v3: Path) -> dict:
         "same_merges": merges(new) == merges(old),
         "same_cuts": new["pre_tokenizer"] == old["pre_tokenizer"],
     }
-
-
-def processor() -> str:
-    """The processor's name, as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:

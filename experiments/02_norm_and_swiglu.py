@@ -29,7 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from byte_model import code, train
+from shared import code, processor, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -129,14 +129,6 @@ def run(
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_seconds": round(seconds, 1),
     }
-
-
-def processor() -> str:
-    """The processor's name, as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:

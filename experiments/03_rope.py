@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from byte_model import code, train
+from shared import code, processor, train
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -103,14 +103,6 @@ def run(seed: int, training: Tensor, validation: Tensor) -> list[dict]:
         train(model, training, 1000 + seed, **FINETUNE)
         record(name, FINETUNE["steps"], model, time.process_time() - started)
     return records
-
-
-def processor() -> str:
-    """The processor's name, as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from byte_model import code, train
+from shared import code, processor, train
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -85,14 +85,6 @@ def run(seed: int, n_kv_heads: int, training: Tensor, validation: Tensor) -> dic
         "loss": round(loss, 4),
         "train_seconds": round(seconds, 1),
     }
-
-
-def processor() -> str:
-    """The processor's name, as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:

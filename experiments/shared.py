@@ -1,6 +1,8 @@
-"""What the experiments share that train small language models over bytes of code."""
+"""What the experiments share: models over bytes of code, and what ran where."""
 
 import math
+import platform
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -46,3 +48,11 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor() or platform.machine()
