@@ -1,34 +1,32 @@
-"""Our dense model beside transformers' Llama: same weights, one thread, interleaved.
+"""Our models beside transformers', and our fast paths beside the readable ones.
 
     make bench        (or: python benchmarks/cpu.py [--rounds 7] [--out FILE])
 
-Each round runs both sides, one after the other, and the ratio is that of the fastest
-round of each: a busy machine slows rounds down, never up. Outputs are compared before
-anything is timed. Nothing here is a test.
+Same weights, one thread, interleaved: each round runs both sides, one after the other,
+and the ratio is that of the fastest round of each: a busy machine slows rounds down,
+never up. Outputs are compared before anything is timed. Nothing here is a test.
 """
 
 import argparse
 import json
 import os
-import platform
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from timing import compared, hardware, import_seconds, print_table
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 import deepseek_mini as dm
-from deepseek_mini.config import GQA, Config, Rope, SwiGLU
+from deepseek_mini.config import GQA, MLA, Config, MoE, Rope, SwiGLU
 
-CONFIG = Config(
+DENSE = Config(
     vocab_size=4096,
     dim=256,
     n_layers=6,
@@ -38,29 +36,62 @@ CONFIG = Config(
     rope=Rope(layout="half_split"),
     init_std=0.02,
 )
+V3 = replace(
+    DENSE,
+    n_layers=4,
+    max_seq_len=4096,
+    attention=MLA(
+        n_heads=8,
+        q_lora_rank=96,
+        kv_lora_rank=64,
+        qk_nope_head_dim=32,
+        qk_rope_head_dim=16,
+        v_head_dim=32,
+    ),
+    rope=Rope(),
+    moe=MoE(
+        n_routed_experts=16,
+        n_shared_experts=1,
+        n_activated_experts=4,
+        inter_dim=128,
+        score="sigmoid",
+        bias=True,
+        n_groups=4,
+        n_limited_groups=2,
+        norm_topk=True,
+        route_scale=2.5,
+    ),
+    n_dense_layers=1,
+)
+MODELS = {"dense": DENSE, "V3": V3}
 DECODE_STEPS = 16
 
 
-def both_models() -> tuple[dm.Transformer, torch.nn.Module]:
+def both_models(config: Config) -> tuple[dm.Transformer, torch.nn.Module]:
     """Ours and transformers' on the same weights, checked to give the same logits."""
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    ours = dm.Transformer(CONFIG).eval()
+    ours = dm.Transformer(config).eval()
     with tempfile.TemporaryDirectory() as folder:
         dm.save(ours, folder)
-        theirs = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    tokens = torch.randint(0, CONFIG.vocab_size, (2, 33))
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokens = random_tokens(2, 33)
     with torch.no_grad():
-        error = (ours(tokens) - theirs(tokens).logits).abs().max().item()
+        error = (ours(tokens) - theirs.eval()(tokens).logits).abs().max().item()
     assert error < 1e-4, f"the two models differ by {error}"
     return ours, theirs
+
+
+def random_tokens(batch: int, length: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, DENSE.vocab_size, (batch, length), generator=generator)
 
 
 def train_step(model: torch.nn.Module, batch: int, length: int) -> Callable[[], None]:
     """One step of AdamW at batch x length tokens, the loss computed alike for both."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    tokens = torch.randint(0, CONFIG.vocab_size, (batch, length + 1))
+    tokens = random_tokens(batch, length + 1)
 
     def step() -> None:
         out = model(tokens[:, :-1])
@@ -119,60 +150,49 @@ def generate_theirs(model: torch.nn.Module, prompt: torch.Tensor) -> Callable[[]
     )
 
 
-def interleaved(a: Callable, b: Callable, rounds: int) -> tuple[list, list]:
-    """Seconds of `a` and of `b`, in turn, after one round that is not counted."""
-    a(), b()
-    times = ([], [])
-    for _ in range(rounds):
-        for run, seconds in zip((a, b), times):
-            start = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - start)
-    return times
-
-
-def import_seconds(rounds: int) -> float:
-    """What `import deepseek_mini` adds after `import torch`: fastest fresh process."""
-    code = (
-        "import time, torch; start = time.perf_counter(); import deepseek_mini; "
-        "print(time.perf_counter() - start)"
-    )
-    run = [sys.executable, "-c", code]
-    done = [subprocess.run(run, check=True, capture_output=True) for _ in range(rounds)]
-    return min(float(process.stdout) for process in done)
-
-
-def cases(ours: dm.Transformer, theirs: torch.nn.Module) -> dict:
-    """Name to the pair of things to run; made one by one, for memory."""
-
-    def prompt(batch: int, length: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(1)
-        return torch.randint(0, CONFIG.vocab_size, (batch, length), generator=generator)
-
-    made = {}
+def against_transformers(name: str, config: Config) -> Iterator[tuple]:
+    """Names, and for each what to run of ours and of theirs; made one by one."""
+    ours, theirs = both_models(config)
     for batch, length in ((1, 128), (1, 896), (8, 128), (8, 896)):
-        name = f"decode, batch {batch}, context {length} ({DECODE_STEPS} tokens)"
-        p = prompt(batch, length)
-        made[name] = lambda p=p: (decode_ours(ours, p), decode_theirs(theirs, p))
+        p = random_tokens(batch, length)
+        label = f"{name}: decode, batch {batch}, context {length}"
+        yield label, decode_ours(ours, p), decode_theirs(theirs, p)
     for batch in (1, 8):
-        p = prompt(batch, 128)
-        name = f"generate 64 tokens, batch {batch}, prompt 128"
-        made[name] = lambda p=p: (generate_ours(ours, p), generate_theirs(theirs, p))
-    made["train step, 8 x 256 tokens"] = lambda: (
-        train_step(ours.train(), 8, 256),
-        train_step(theirs.train(), 8, 256),
-    )
-    return made
+        p = random_tokens(batch, 128)
+        label = f"{name}: generate 64 tokens, batch {batch}, prompt 128"
+        yield label, generate_ours(ours, p), generate_theirs(theirs, p)
+    label = f"{name}: train step, 8 x 256 tokens"
+    yield label, train_step(ours.train(), 8, 256), train_step(theirs.train(), 8, 256)
 
 
-def hardware() -> dict:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        names = [x.split(":")[1].strip() for x in lines if x.startswith("model name")]
-        model = names[0] if names else model
-    return {"cpu": model, "cores": os.cpu_count(), "torch threads": 1}
+def with_paths(run: Callable, **paths: str) -> Callable[[], None]:
+    def inner() -> None:
+        with dm.paths(**paths):
+            run()
+
+    return inner
+
+
+def against_readable() -> Iterator[tuple]:
+    """Absorbed against naive decoding as the context grows, sorted tokens against the
+    loop as experts become more and smaller; outputs are equal by the project's tests.
+    """
+    torch.manual_seed(0)
+    model = dm.Transformer(V3).eval()
+    for length in (64, 256, 1024, 4000):
+        run = decode_ours(model, random_tokens(1, length))
+        label = f"V3: decode, context {length}, absorbed / naive"
+        yield label, *(with_paths(run, attention=a) for a in ("absorbed", "naive"))
+    for n_experts, inter_dim, chosen in ((16, 128, 4), (64, 64, 6), (256, 32, 8)):
+        moe = replace(
+            V3.moe,
+            n_routed_experts=n_experts,
+            inter_dim=inter_dim,
+            n_activated_experts=chosen,
+        )
+        step = train_step(dm.Transformer(replace(V3, moe=moe)), 8, 256)
+        label = f"V3: train step, {n_experts} experts of {inter_dim}, grouped / loop"
+        yield label, *(with_paths(step, moe=path) for path in ("grouped", "loop"))
 
 
 def main() -> None:
@@ -181,27 +201,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file (benchmarks/results/…)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    import transformers
-
-    ours, theirs = both_models()
     rows = {}
-    for name, make in tqdm(cases(ours, theirs).items(), desc="benchmarks"):
-        a, b = interleaved(*make(), args.rounds)
-        rows[name] = {
-            "ours_ms": 1e3 * min(a),
-            "transformers_ms": 1e3 * min(b),
-            "ratio": min(b) / min(a),
-            "round_ratios": sorted(y / x for x, y in zip(a, b)),
-        }
+    peers = [against_transformers(*item) for item in MODELS.items()]
+    for cases in (*peers, against_readable()):
+        for name, ours, theirs in tqdm(cases, desc="benchmarks"):
+            rows[name] = compared(ours, theirs, args.rounds)
     report = {
-        "date": date.today().isoformat(),
         **hardware(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
         "seed": 0,
         "rounds": args.rounds,
-        "parameters": dm.count(CONFIG).parameters,
+        "parameters": {n: dm.count(c).parameters for n, c in MODELS.items()},
         "rows": rows,
         "import_seconds": import_seconds(5),
     }
@@ -210,17 +219,6 @@ def main() -> None:
     out.write_text(json.dumps(report, indent=1) + "\n")
     print_table(report)
     print(f"written to {out}")
-
-
-def print_table(report: dict) -> None:
-    print(f"{report['cpu']}, one thread, torch {report['torch']}, ", end="")
-    print(f"transformers {report['transformers']}, float32")
-    print(f"{'':46} {'ours':>9} {'theirs':>9} {'theirs/ours':>12}")
-    for name, row in report["rows"].items():
-        times = f"{row['ours_ms']:7.1f}ms {row['transformers_ms']:7.1f}ms"
-        print(f"{name:46} {times} {row['ratio']:11.2f}x")
-    added = report["import_seconds"]
-    print(f"import deepseek_mini adds {added:.2f} s to import torch")
 
 
 if __name__ == "__main__":

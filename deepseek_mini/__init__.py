@@ -21,6 +21,8 @@ _LAZY = {  # name: the module that it lives in
     "load": "checkpoint",
     "save": "checkpoint",
     "Tokenizer": "tokenizer",
+    "infill": "infilling",
+    "speculate": "speculative",
 }
 
 __all__ = [
@@ -32,11 +34,13 @@ __all__ = [
     "count",
     "diff",
     "generate",
+    "infill",
     "left_pad",
     "load",
     "model",
     "paths",
     "save",
+    "speculate",
     "stream",
 ]
 

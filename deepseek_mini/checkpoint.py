@@ -3,21 +3,20 @@
 import errno
 import json
 import os
-import re
 import tempfile
 import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from deepseek_mini.config import Config
 from deepseek_mini.devices import find_device
+from deepseek_mini.hf_check import check_tensors, config_of_tensors
 from deepseek_mini.hf_config import config_to_json, read_config
 from deepseek_mini.hf_files import (
     INDEX,
-    Stored,
     find_folder,
     find_tensors,
     read_into,
@@ -25,40 +24,26 @@ from deepseek_mini.hf_files import (
     shard_names,
     write_tensors,
 )
+from deepseek_mini.hf_names import (
+    EMBED,
+    HEAD,
+    NAMES,
+    SCALE,
+    mtp_copies,
+    released_name,
+    released_tensors,
+    with_layout,
+)
+from deepseek_mini.hf_sparse import OWN, model_type_of
 from deepseek_mini.model import Transformer
 
-# Our module names and those of released Llama- and Qwen2-shaped folders; # is a number.
-NAMES = {
-    "embed": "model.embed_tokens",
-    "layers.#.attn_norm": "model.layers.#.input_layernorm",
-    "layers.#.attn.wq": "model.layers.#.self_attn.q_proj",
-    "layers.#.attn.wk": "model.layers.#.self_attn.k_proj",
-    "layers.#.attn.wv": "model.layers.#.self_attn.v_proj",
-    "layers.#.attn.wo": "model.layers.#.self_attn.o_proj",
-    "layers.#.ffn_norm": "model.layers.#.post_attention_layernorm",
-    "layers.#.ffn.w1": "model.layers.#.mlp.gate_proj",
-    "layers.#.ffn.w3": "model.layers.#.mlp.up_proj",
-    "layers.#.ffn.w2": "model.layers.#.mlp.down_proj",
-    "norm": "model.norm",
-    "head": "lm_head",
+__all__ = ["NAMES", "load", "released_name", "save"]
+LAYOUTS = {  # of RoPE, in a format that has but one
+    "llama": "half_split",
+    "qwen2": "half_split",
+    "deepseek": "half_split",
+    "deepseek_v2": "interleaved",
 }
-EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-COMPUTED = re.compile(r".*\.rotary_emb\.inv_freq")  # in old folders; we compute them
-STORED_DTYPES = ("F32", "BF16", "F16", "F64")  # safetensors' names
-
-
-def released_name(name: str) -> str:
-    """The released tensor's name for one of our parameters.
-
-    Raises:
-        ValueError: the table of names does not know it.
-    """
-    module, _, kind = name.rpartition(".")  # kind: weight or bias
-    pattern = re.sub(r"\b\d+\b", "#", module)
-    if pattern not in NAMES:
-        raise ValueError(f"the parameter {name} has no name in released folders")
-    numbers = iter(re.findall(r"\b\d+\b", module))
-    return re.sub("#", lambda _: next(numbers), NAMES[pattern]) + f".{kind}"
 
 
 def load(
@@ -69,9 +54,15 @@ def load(
     """A model from a folder, or from the hub by its id, in eval().
 
     A hub id looks like "deepseek-ai/deepseek-llm-7b-base". A folder has config.json and
-    model.safetensors, or shards with their index, of a Llama- or Qwen2-shaped model.
-    The weights are converted to `dtype`. They are read piece by piece, so that memory
-    peaks little above the model's own bytes.
+    model.safetensors, or shards with their index, of a Llama- or Qwen2-shaped model, of
+    DeepSeekMoE, V2 or V3, or what `save` wrote. The weights are converted to `dtype`,
+    FP8 ones with their scales; only a correction bias stays in float32, since its steps
+    are too small for less. They are read piece by piece, so that memory peaks little
+    above the model's own bytes.
+
+    Warns (UserWarning) where config.json names MTP modules and the folder has none of
+    their tensors: the model is loaded without them. Their copies of embedding and head
+    are not read; the model's own are used.
 
     Raises:
         FileNotFoundError: no such folder or file, or the hub has no such model or
@@ -89,72 +80,40 @@ def load(
     folder = find_folder(path)
     config = read_config(folder / "config.json")
     stored = find_tensors(folder)
-    if config.n_layers > len(stored):  # else a wrong number could take an hour
-        said = f"num_hidden_layers is {config.n_layers}"
-        raise ValueError(f"{said}, but {folder} holds only {len(stored)} tensors")
-    try:
-        with torch.device("meta"):  # shapes without memory
-            model = Transformer(config)
-    except (RuntimeError, OverflowError, TypeError) as error:  # beyond 64 bits
-        raise ValueError(
-            f"{folder / 'config.json'} asks for a tensor larger than any can be: its "
-            f"hidden_size is {config.dim}, its vocab_size {config.vocab_size}"
-        ) from error
+    config = config_of_tensors(config, stored, folder)
+    model = _without_memory(config, folder)
     parameters = dict(model.named_parameters())  # a tied head is not among them
-    shapes = {released_name(n): list(p.shape) for n, p in parameters.items()}
-    _check_tensors(stored, shapes, config, folder)
+    shapes = {
+        released: list(tensor.shape)
+        for name, parameter in parameters.items()
+        for released, tensor in released_tensors(name, parameter, config).items()
+    }
+    check_tensors(stored, shapes, config, folder)
     for name, parameter in parameters.items():
-        value = torch.empty(parameter.shape, dtype=dtype, device=device)
-        released = released_name(name)
-        read_into(value, stored[released].file, released)
+        wide = torch.promote_types(dtype, torch.float32)
+        kept = wide if name.endswith("gate.bias") else dtype
+        value = torch.empty(parameter.shape, dtype=kept, device=device)
+        for released, piece in released_tensors(name, value, config).items():
+            scales = stored.get(released + SCALE)
+            read_into(piece, stored[released], released, scales)
         module, _, kind = name.rpartition(".")
-        setattr(model.get_submodule(module), kind, nn.Parameter(value))
+        loaded = nn.Parameter(value, requires_grad=parameter.requires_grad)
+        setattr(model.get_submodule(module), kind, loaded)
     if config.tie_embeddings:
         model.head.weight = model.embed.weight
     return model.eval()
 
 
-def _check_tensors(
-    stored: dict[str, Stored],
-    shapes: dict[str, list[int]],
-    config: Config,
-    folder: Path,
-) -> None:
-    """Refuse tensors that are not those of the model."""
-    missing = [name for name in shapes if name not in stored]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        files = {tensor.file for tensor in stored.values()}
-        shards = INDEX if (folder / INDEX).is_file() else "*.safetensors"
-        where = files.pop() if len(files) == 1 else f"any shard of {folder / shards}"
-        raise ValueError(f"tensor {missing[0]}{more} is not in {where}")
-    tied_head = config.tie_embeddings and HEAD in stored  # superfluous, not wrong
-    if tied_head:
-        shapes = {**shapes, HEAD: shapes[EMBED]}
-    for name, (file, shape, dtype) in stored.items():
-        if COMPUTED.fullmatch(name):
-            continue
-        where = f"tensor {name} in {file}"
-        if name not in shapes:
-            raise ValueError(f"{where} has no place in what config.json describes")
-        if shape != shapes[name]:
-            raise ValueError(
-                f"{where} has shape {shape}, but by config.json it is {shapes[name]}"
-            )
-        if dtype not in STORED_DTYPES:
-            known = ", ".join(STORED_DTYPES)
-            raise ValueError(
-                f"{where} has dtype {dtype}, but it must be one of {known}"
-            )
-    if tied_head:
-        files = stored[HEAD].file, stored[EMBED].file
-        with safe_open(files[0], "pt") as head, safe_open(files[1], "pt") as embed:
-            same = torch.equal(head.get_tensor(HEAD), embed.get_tensor(EMBED))
-        if not same:
-            raise ValueError(
-                f"tensor {HEAD} in {files[0]} is not the embedding, but by "
-                "tie_word_embeddings in config.json it is"
-            )
+def _without_memory(config: Config, folder: Path) -> Transformer:
+    """The model on the meta device: shapes and no values."""
+    try:
+        with torch.device("meta"):
+            return Transformer(config)
+    except (RuntimeError, OverflowError, TypeError) as error:  # beyond 64 bits
+        raise ValueError(
+            f"{folder / 'config.json'} asks for a tensor larger than any can be: its "
+            f"hidden_size is {config.dim}, its vocab_size {config.vocab_size}"
+        ) from error
 
 
 def save(
@@ -162,29 +121,31 @@ def save(
 ) -> None:
     """Write a model, in its own dtype, as a folder that `load` and transformers read.
 
-    Weights of the "interleaved" layout are written as "half_split", which those folders
-    have: the rows of wq and wk change places within each head, and the model computes
-    the same. More than `max_shard_bytes` bytes are cut into shards with an index.
+    Rows change places where the format has another layout of RoPE than the model, which
+    computes the same: Llama, Qwen2 and DeepSeekMoE have "half_split", V2 "interleaved".
+    MTP modules are written as the released V3 has them, after the last layer and each
+    with copies of the embedding and the head. More than `max_shard_bytes` bytes are cut
+    into shards with an index.
 
     All files are first written to the side and then put in place together: whatever
     fails, the folder holds what it held before. Of what is there, only an earlier
     model's config.json, weights and index are replaced.
 
-    Warns (UserWarning) where transformers refuses what `load` reads: a model without
-    biases whose dim is no multiple of n_heads, which its Llama must be.
+    Warns (UserWarning) where transformers refuses what `load` reads: a dim that is no
+    multiple of n_heads, which Llama and V2 do not allow, or parts that no released
+    model has together. DeepSeekMoE's own format is read by DeepSeek's code for it.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
         ValueError: the model has no values (meta device), or a parameter that released
             folders do not have.
     """
-    parameters = {released_name(n): (n, p) for n, p in model.named_parameters()}
-    for name, parameter in parameters.values():
-        if parameter.is_meta:
-            raise ValueError(f"{name} is on the meta device: it has no values to save")
-    sizes = {released: p.nbytes for released, (_, p) in parameters.items()}
+    config = model.config
+    tensors = _released(model)
+    sizes = {released: value.nbytes for released, (_, value) in tensors.items()}
+    layout = LAYOUTS.get(model_type_of(config), config.rope.layout)
     shards = shard_names(sizes, max_shard_bytes)
-    texts = {"config.json": config_to_json(model.config, model.embed.weight.dtype)}
+    texts = {"config.json": config_to_json(config, model.embed.weight.dtype)}
     if len(shards) > 1:
         where = {name: file for file, names in shards.items() for name in names}
         total = {"total_size": sum(sizes.values())}
@@ -192,20 +153,45 @@ def save(
 
     def write(folder: Path) -> None:
         for file, names in shards.items():
-            tensors = {r: _released(model.config, *parameters[r]) for r in names}
-            write_tensors(tensors, folder / file)
+            parts = {r: with_layout(config, *tensors[r], layout) for r in names}
+            write_tensors(parts, folder / file)
         for file, values in texts.items():
             text = json.dumps(values, indent=2) + "\n"
             (folder / file).write_text(text, encoding="utf-8")
 
     _write_safely(write, Path(path).expanduser())
-    dim, n_heads = model.config.dim, model.config.attention.n_heads
-    if dim % n_heads and not model.config.attention.bias:
+    refused = _refused_elsewhere(config)
+    if refused:
         warnings.warn(
             f"deepseek_mini reads what was saved to {path}, but transformers will "
-            f"refuse it: dim is {dim}, which is no multiple of n_heads, {n_heads}",
+            f"refuse it: {refused}",
             stacklevel=2,
         )
+
+
+def _released(model: Transformer) -> dict[str, tuple[str, Tensor]]:
+    """By released names: of which parameter each tensor is, and its values."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"{name} is on the meta device: it has no values to save")
+        value = parameter.detach()
+        for released, piece in released_tensors(name, value, model.config).items():
+            tensors[released] = name, piece
+    shared = {EMBED: model.embed.weight, HEAD: model.head.weight}
+    for copy, original in mtp_copies(model.config).items():
+        tensors[copy] = copy, shared[original].detach().clone()  # no shared memory
+    return tensors
+
+
+def _refused_elsewhere(config: Config) -> str | None:
+    """Why transformers will not read a saved model, if it will not."""
+    model_type, n_heads = model_type_of(config), config.attention.n_heads
+    if model_type == OWN:
+        return "no model there has these parts together"
+    if model_type in ("llama", "deepseek_v2") and config.dim % n_heads:
+        return f"dim is {config.dim}, which is no multiple of n_heads, {n_heads}"
+    return None
 
 
 def _write_safely(write, target: Path) -> None:
@@ -228,22 +214,3 @@ def _write_safely(write, target: Path) -> None:
         number = getattr(error, "errno", None) or (errno.ENOSPC if full else errno.EIO)
         text = f"the model was not saved and {target} is as it was: {error}"
         raise OSError(number, text) from error
-
-
-def _released(config: Config, name: str, parameter: nn.Parameter) -> Tensor:
-    """A parameter as released folders have it."""
-    value = parameter.detach()
-    if config.rope.layout == "interleaved" and name.split(".")[-2] in ("wq", "wk"):
-        return to_half_split(value, config.attention.head_dim)
-    return value
-
-
-def to_half_split(rows: Tensor, head_dim: int) -> Tensor:
-    """Reorder the rows of wq or wk, [H · head_dim, D], or of a bias, [H · head_dim]: in
-    every head the even ones come first, then the odd ones.
-
-    Interleaved RoPE pairs channels 2i and 2i + 1, half-split RoPE i and i + head_dim/2;
-    scores do not depend on an order of channels that queries and keys share.
-    """
-    pairs = rows.unflatten(0, (-1, head_dim // 2, 2))  # [H, head_dim/2, 2, ...]
-    return pairs.transpose(1, 2).flatten(0, 2)

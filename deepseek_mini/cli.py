@@ -127,13 +127,20 @@ def _parser() -> argparse.ArgumentParser:
 def _train_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--preset", default="deepseek-llm-mini", help="the model's shape")
     _data_option(sub, ["code"])
+    sub.add_argument(
+        "--weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="mix the --data in these proportions (default: joined, each by its size)",
+    )
     sub.add_argument("--out", required=True, help="the folder of the run")
     sub.add_argument("--resume", action="store_true", help="go on with that run")
     sub.add_argument("--steps", type=int, default=800, help="updates")
     sub.add_argument("--seq-len", type=int, default=128, help="tokens in a row")
     sub.add_argument("--batch-size", type=int, default=4, help="rows in a step")
     sub.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
-    schedules = ("multi-step", "cosine", "constant")
+    schedules = ("multi-step", "cosine", "wsd", "constant")
     sub.add_argument(
         "--schedule", choices=schedules, default="multi-step", help="how the rate falls"
     )
@@ -143,6 +150,29 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
         "--eval-every", type=int, default=100, help="steps between validations"
     )
     sub.add_argument("--save-every", type=int, default=100, help="steps between saves")
+    sub.add_argument(
+        "--accumulate", type=int, default=1, help="pieces that a step is computed in"
+    )
+    sub.add_argument(
+        "--autocast", action="store_true", help="matrix products in bfloat16"
+    )
+    sub.add_argument(
+        "--compile", action="store_true", help="torch.compile, where it works"
+    )
+    sub.add_argument(
+        "--fp8", action="store_true", help="emulated FP8, as DeepSeek-V3 trains"
+    )
+    sub.add_argument(
+        "--balance",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="between experts: expert_loss, device_loss, comm_loss, sequence_loss, "
+        "bias_speed, bias_until, capacity, n_devices; or none "
+        "(default: as the paper of such a model)",
+    )
+    sub.add_argument(
+        "--mtp-weight", type=float, default=0.3, help="of multi-token prediction"
+    )
     sub.add_argument("--device", default="cpu", help="cpu, cuda or mps")
 
 

@@ -18,7 +18,6 @@ def train(args: argparse.Namespace) -> int:
     import torch
 
     from deepseek_mini import Config, Tokenizer, Transformer, training
-    from deepseek_mini.data import pack
     from deepseek_mini.devices import find_device
 
     config = Config.preset(args.preset)
@@ -31,12 +30,17 @@ def train(args: argparse.Namespace) -> int:
         seed=args.seed,
         eval_every=args.eval_every,
         save_every=args.save_every,
+        accumulate=args.accumulate,
+        autocast=args.autocast,
+        compile=args.compile,
+        fp8=args.fp8,
+        balance=_balance(args.balance, config),
+        mtp_weight=args.mtp_weight,
     )
     device = find_device(args.device)
     training.check_out_dir(args.out, args.resume)
-    corpus = _corpus(args.data)
-    print(f"data: {corpus.source}")
-    data = pack(corpus, Tokenizer.small(), args.seq_len)
+    data = _data(args, Tokenizer.small())
+    print(f"data: {data.source}")
     torch.manual_seed(args.seed)
     model = Transformer(config).to(device)
     n_parameters = sum(p.numel() for p in model.parameters())
@@ -142,6 +146,40 @@ def train_tokenizer(args: argparse.Namespace) -> int:
     tokenizer.save(args.out)
     print(f"{args.out}: {tokenizer.vocab_size} entries")
     return 0
+
+
+def _balance(settings: list[str] | None, config: Any) -> Any:
+    """``name=value`` pairs as a Balance; "none" for nothing, None for the default."""
+    from deepseek_mini.training import Balance, default_balance
+
+    if settings is None:
+        return default_balance(config)
+    values = dict(setting.partition("=")[::2] for setting in settings)
+    known = Balance.__dataclass_fields__
+    if settings == ["none"]:
+        return Balance()
+    if bad := [name for name in values if name not in known]:
+        raise ValueError(f"--balance knows {', '.join(known)} and none, not {bad[0]!r}")
+    try:
+        numbers = {n: int(v) if v.isdigit() else float(v) for n, v in values.items()}
+    except ValueError as error:
+        raise ValueError(f"--balance takes NAME=NUMBER pairs: {error}") from None
+    return Balance(**numbers)
+
+
+def _data(args: argparse.Namespace, tokenizer: Any) -> Any:
+    """What ``--data`` names, packed: joined, or mixed by ``--weights``."""
+    from deepseek_mini.data import mix, pack
+
+    if args.weights is None:
+        return pack(_corpus(args.data), tokenizer, args.seq_len)
+    if not len(args.weights) == len(args.data) == len(set(args.data)):
+        raise ValueError(
+            f"--weights gives {len(args.weights)} numbers for --data with "
+            f"{len(set(args.data))} different texts: one is needed for each"
+        )
+    packed = [pack(_corpus([name]), tokenizer, args.seq_len) for name in args.data]
+    return mix(dict(zip(args.data, zip(packed, args.weights))))
 
 
 def _corpus(names: list[str]) -> Any:

@@ -22,6 +22,12 @@ def _positive_int(part: str, **values: int) -> None:
         _require(ok, f"{part}.{name}", value, "it must be a whole number of at least 1")
 
 
+def _not_negative_int(part: str, **values: int) -> None:
+    for name, value in values.items():
+        ok = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        _require(ok, f"{part}.{name}", value, "it must be a whole number of at least 0")
+
+
 def _bool(part: str, **values: bool) -> None:
     for name, value in values.items():
         ok = isinstance(value, bool)
@@ -173,6 +179,35 @@ class GQA:
 
 
 @dataclass(frozen=True)
+class MLA:
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, §2.1).
+
+    Keys and values of all heads come from one latent of `kv_lora_rank` numbers a token,
+    queries from one of `q_lora_rank` (None: straight from the input, as V2-Lite). A
+    head compares `qk_nope_head_dim` channels without position and `qk_rope_head_dim`
+    with RoPE, whose key all heads share, and reads `v_head_dim` channels.
+    """
+
+    n_heads: int
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if f.name != "q_lora_rank" or self.q_lora_rank is not None:
+                _positive_int("MLA", **{f.name: getattr(self, f.name)})
+        _require(
+            self.qk_rope_head_dim % 2 == 0,
+            "MLA.qk_rope_head_dim",
+            self.qk_rope_head_dim,
+            "it must be even: RoPE rotates pairs of channels",
+        )
+
+
+@dataclass(frozen=True)
 class SwiGLU:
     """The gated feed-forward network, `inter_dim` channels wide (arXiv 2002.05202)."""
 
@@ -183,11 +218,89 @@ class SwiGLU:
 
 
 @dataclass(frozen=True)
+class MoE:
+    """A mixture of experts, each a SwiGLU `inter_dim` wide (arXiv 2401.06066, §3).
+
+    Every token is read by `n_shared_experts` and by the `n_activated_experts` of the
+    `n_routed_experts` with the highest affinity, whose scores (times `route_scale`, and
+    divided by their sum if `norm_topk`) weigh their outputs. `score` is what makes an
+    affinity of a product: "softmax" (DeepSeekMoE, V2) or "sigmoid" (V3).
+
+    The experts stand in `n_groups` groups, and a token may only choose from
+    `n_limited_groups` of them. `bias` adds V3's correction bias to the scores, for the
+    choice alone: it never weighs (arXiv 2412.19437, §2.1.2). With it a group is worth
+    the sum of its two best, without it its best (arXiv 2405.04434, §2.2.2).
+    """
+
+    n_routed_experts: int
+    n_shared_experts: int
+    n_activated_experts: int
+    inter_dim: int
+    score: str = "softmax"
+    bias: bool = False
+    n_groups: int = 1
+    n_limited_groups: int = 1
+    norm_topk: bool = False
+    route_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("n_routed_experts", "n_activated_experts", "inter_dim"):
+            _positive_int("MoE", **{name: getattr(self, name)})
+        _positive_int("MoE", n_groups=self.n_groups)
+        _positive_int("MoE", n_limited_groups=self.n_limited_groups)
+        _not_negative_int("MoE", n_shared_experts=self.n_shared_experts)
+        _positive("MoE", route_scale=self.route_scale)
+        _bool("MoE", bias=self.bias, norm_topk=self.norm_topk)
+        rule = "it must be 'softmax' or 'sigmoid'"
+        _require(self.score in ("softmax", "sigmoid"), "MoE.score", self.score, rule)
+        _require(
+            self.n_routed_experts % self.n_groups == 0,
+            "MoE.n_groups",
+            self.n_groups,
+            f"it must divide n_routed_experts ({self.n_routed_experts})",
+        )
+        group_size = self.n_routed_experts // self.n_groups
+        _require(
+            self.n_limited_groups <= self.n_groups,
+            "MoE.n_limited_groups",
+            self.n_limited_groups,
+            f"it must be at most n_groups ({self.n_groups})",
+        )
+        _require(
+            not (self.bias and self.n_groups > 1 and group_size < 2),
+            "MoE.n_groups",
+            self.n_groups,
+            "with a bias a group is worth the sum of its two best experts, so it must "
+            "have at least two",
+        )
+        _require(
+            self.n_activated_experts <= self.n_limited_groups * group_size,
+            "MoE.n_activated_experts",
+            self.n_activated_experts,
+            f"a token can reach only {self.n_limited_groups * group_size} experts",
+        )
+
+
+@dataclass(frozen=True)
+class MTP:
+    """Multi-token prediction: `depth` more tokens predicted, one module for each
+    (DeepSeek-V3, arXiv 2412.19437, §2.2).
+    """
+
+    depth: int = 1
+
+    def __post_init__(self) -> None:
+        _positive_int("MTP", depth=self.depth)
+
+
+@dataclass(frozen=True)
 class Config:
     """A DeepSeek language model, described.
 
     `vocab_size` counts embedding rows, `max_seq_len` is in tokens, `init_std` is the
-    standard deviation of every freshly initialised matrix (DeepSeek: 0.006).
+    standard deviation of every freshly initialised matrix (DeepSeek: 0.006). With
+    `moe` the first `n_dense_layers` layers have the feed-forward network `dense` and
+    all others the mixture; without it every layer has `dense`.
 
     Raises:
         ValueError: an impossible value; the message names the field, the value that it
@@ -198,9 +311,12 @@ class Config:
     dim: int
     n_layers: int
     max_seq_len: int
-    attention: GQA
+    attention: GQA | MLA
     dense: SwiGLU
     rope: Rope = Rope()
+    moe: MoE | None = None
+    n_dense_layers: int = 0
+    mtp: MTP | None = None
     norm_eps: float = 1e-6
     tie_embeddings: bool = False
     init_std: float = 0.006
@@ -210,10 +326,30 @@ class Config:
         _positive_int("Config", n_layers=self.n_layers, max_seq_len=self.max_seq_len)
         _positive("Config", norm_eps=self.norm_eps, init_std=self.init_std)
         _bool("Config", tie_embeddings=self.tie_embeddings)
-        for name, kind in (("attention", GQA), ("dense", SwiGLU), ("rope", Rope)):
+        for name, kinds in (
+            ("attention", (GQA, MLA)),
+            ("dense", (SwiGLU,)),
+            ("rope", (Rope,)),
+            ("moe", (MoE, type(None))),
+            ("mtp", (MTP, type(None))),
+        ):
             value = getattr(self, name)
-            rule = f"it must be a {kind.__name__}(...)"
-            _require(isinstance(value, kind), f"Config.{name}", value, rule)
+            known = [f"{k.__name__}(...)" for k in kinds if k is not type(None)]
+            known += ["None"] * (len(known) < len(kinds))
+            rule = f"it must be {' or '.join(known)}"
+            _require(isinstance(value, kinds), f"Config.{name}", value, rule)
+        self._check_layers()
+
+    def _check_layers(self) -> None:
+        _not_negative_int("Config", n_dense_layers=self.n_dense_layers)
+        _require(
+            self.n_dense_layers <= (self.n_layers if self.moe else 0),
+            "Config.n_dense_layers",
+            self.n_dense_layers,
+            f"it must be at most n_layers ({self.n_layers})"
+            if self.moe
+            else "without moe every layer is dense: it must be 0",
+        )
 
     @classmethod
     def preset(cls, name: str) -> Config:

@@ -5,10 +5,11 @@ parameters, which the tests check against every preset.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-from deepseek_mini.config import GQA, Config
+from deepseek_mini.config import GQA, MLA, Config
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,18 @@ class Count:
 
     Attributes:
         parameters: of the main model; tied embeddings count once.
-        mtp_parameters: of multi-token prediction modules; 0 without them.
+        mtp_parameters: of multi-token prediction modules, without the embedding and
+            the head, which are the model's; 0 without them.
         active_parameters: those that one token meets: all but unselected routed
             experts, with the embedding and the head. A dense model's are all active.
         flops_per_token: operations to infer one token that sees `seq_len` tokens,
             itself included. A multiply-add is 2. Counted: every matrix multiplication
-            (the head too), and attention's scores and weighted values. Not counted:
-            the embedding, which is a lookup, and norms, RoPE, softmax, activations and
-            biases, together under one percent at the released sizes.
+            (the head and the gates too) with the active parameters, and attention's
+            scores and weighted values. MLA's are those of the absorbed path, with which
+            a model decodes from cached latents: 2 C + r for each head and key, where
+            the naive path would expand every latent anew. Not counted: the embedding,
+            which is a lookup, MTP, and norms, RoPE, softmax, activations, biases and
+            the weighing of experts, together under one percent at the released sizes.
         kv_cache_bytes: of one sequence of `seq_len` tokens in `cache_dtype`.
         seq_len: the context that the two lines above are for, in tokens.
         cache_dtype: what a cached number is stored as.
@@ -89,39 +94,87 @@ def count(
             "torch.bfloat16"
         )
     layers, dim, vocab = config.n_layers, config.dim, config.vocab_size
-    matrices, biases, per_key, cached = _attention(config)
+    attention = _attention(config)
+    sparse = layers - config.n_dense_layers if config.moe else 0
+    experts, idle = _experts(config)
     parts = {
         "embedding": vocab * dim,
-        "attention": layers * (matrices + biases),
-        "feed-forward": layers * 3 * dim * config.dense.inter_dim,
-        "norms": (2 * layers + 1) * dim,
+        "attention": layers * (attention.matrices + attention.biases),
+        "feed-forward": (layers - sparse) * 3 * dim * config.dense.inter_dim,
+        **{name: sparse * number for name, number in experts.items()},
+        "norms": layers * (2 * dim + attention.norms) + dim,
         "head": 0 if config.tie_embeddings else vocab * dim,
     }
-    total = sum(parts.values())
-    multiplied = layers * matrices + parts["feed-forward"] + vocab * dim
+    total, unselected = sum(parts.values()), sparse * idle
+    no_product = ("embedding", "norms", "head", "correction biases")
+    multiplied = sum(n for name, n in parts.items() if name not in no_product)
+    multiplied += vocab * dim - layers * attention.biases - unselected
     return Count(
         parameters=total,
-        mtp_parameters=0,
-        active_parameters=total,
-        flops_per_token=2 * (multiplied + layers * per_key * seq_len),
-        kv_cache_bytes=layers * cached * seq_len * cache_dtype.itemsize,
+        mtp_parameters=_mtp(config),
+        active_parameters=total - unselected,
+        flops_per_token=2 * (multiplied + layers * attention.per_key * seq_len),
+        kv_cache_bytes=layers * attention.cached * seq_len * cache_dtype.itemsize,
         seq_len=seq_len,
         cache_dtype=cache_dtype,
         parts=parts,
     )
 
 
-def _attention(config: Config) -> tuple[int, int, int, int]:
-    """One layer's attention: parameters in matrices and in biases, multiply-adds for
-    each key that a query sees, and numbers cached for each token.
+class _Attention(NamedTuple):
+    """One layer's attention: parameters in matrices, biases and norms, multiply-adds
+    for each key that a query sees, and numbers cached for each token.
     """
-    part = config.attention
+
+    matrices: int
+    biases: int
+    norms: int
+    per_key: int
+    cached: int
+
+
+def _attention(config: Config) -> _Attention:
+    part, dim = config.attention, config.dim
     if isinstance(part, GQA):
         q_dim, kv_dim = part.n_heads * part.head_dim, part.n_kv_heads * part.head_dim
-        matrices = config.dim * (2 * q_dim + 2 * kv_dim)  # wq and wo, wk and wv
+        matrices = dim * (2 * q_dim + 2 * kv_dim)  # wq and wo, wk and wv
         biases = q_dim + 2 * kv_dim if part.bias else 0
-        return matrices, biases, 2 * q_dim, 2 * kv_dim  # score and value, key and value
+        return _Attention(matrices, biases, 0, 2 * q_dim, 2 * kv_dim)  # scores, values
+    if isinstance(part, MLA):
+        heads, latent, rope = part.n_heads, part.kv_lora_rank, part.qk_rope_head_dim
+        q_dim, q_latent = heads * (part.qk_nope_head_dim + rope), part.q_lora_rank
+        wq = dim * q_dim if q_latent is None else q_latent * (dim + q_dim)
+        wkv = dim * (latent + rope)  # wkv_a, then wkv_b
+        wkv += latent * heads * (part.qk_nope_head_dim + part.v_head_dim)
+        matrices = wq + wkv + heads * part.v_head_dim * dim
+        per_key = heads * (latent + rope + latent)  # a score, and a latent as the value
+        return _Attention(matrices, 0, (q_latent or 0) + latent, per_key, latent + rope)
     raise TypeError(f"count knows no attention of the kind {type(part).__name__}")
+
+
+def _experts(config: Config) -> tuple[dict[str, int], int]:
+    """One sparse layer's parameters, and how many of them a token does not meet."""
+    moe = config.moe
+    if moe is None:
+        return {}, 0
+    expert, n = 3 * config.dim * moe.inter_dim, moe.n_routed_experts
+    parts = {
+        "routed experts": n * expert,
+        "shared experts": moe.n_shared_experts * expert,
+        "gates": n * config.dim,
+        "correction biases": n if moe.bias else 0,
+    }
+    return parts, (n - moe.n_activated_experts) * expert
+
+
+def _mtp(config: Config) -> int:
+    """A module has a projection, three norms and a block, as sparse as the last one."""
+    if config.mtp is None:
+        return 0
+    dim, attention, experts = config.dim, _attention(config), _experts(config)[0]
+    ffn = sum(experts.values()) if config.moe else 3 * dim * config.dense.inter_dim
+    block = attention.matrices + attention.biases + attention.norms + 2 * dim + ffn
+    return config.mtp.depth * (2 * dim * dim + 3 * dim + block)
 
 
 def with_unit(number: float, unit: str = "") -> str:

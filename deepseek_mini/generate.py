@@ -1,6 +1,7 @@
 """Text out of a model: greedy or sampled, whole or token by token."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -89,14 +90,7 @@ def stream(
     check_sampling(temperature, top_k, top_p, min_p)
     check_prompt(model, prompt, max_new_tokens, pad)
     device = model.embed.weight.device
-    generator = torch.Generator(device)
-    if seed is None:
-        generator.seed()
-    elif isinstance(seed, Integral) and -(2**63) <= seed < 2**64:
-        generator.manual_seed(int(seed))
-    else:
-        rule = "a whole number from -2**63 to 2**64 - 1, or None"
-        raise ValueError(f"seed is {seed!r}, but it must be {rule}")
+    generator = make_generator(seed, device)
 
     def choose(logits: Float[Tensor, "B V"]) -> Int[Tensor, " B"]:
         if not logits.amax(dim=-1).isfinite().all():
@@ -108,7 +102,7 @@ def stream(
 
     prompt = prompt.to(device, torch.int64)
     pad = None if pad is None else pad.to(device)
-    stops = _stop_sequences(stop)
+    stops = stop_sequences(stop)
     return _steps(model, prompt, pad, int(max_new_tokens), choose, stops, use_cache)
 
 
@@ -164,18 +158,40 @@ def _steps(model, prompt, pad, max_new_tokens, choose, stops, use_cache):
 
 def _last_logits(model, tokens, cache, pad) -> Float[Tensor, "B V"]:
     """What the model expects after the last token, computed as in eval()."""
+    # Entered for each step: a consumer runs between.
+    with evaluating(model), torch.inference_mode():
+        return model.head(model.hidden(tokens, cache, pad)[:, -1])
+
+
+@contextmanager
+def evaluating(model: Transformer) -> Iterator[None]:
+    """The model as in eval(), and after the block in the mode that it was in."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
     try:
-        with torch.inference_mode():  # entered for each step: a consumer runs between
-            return model.head(model.hidden(tokens, cache, pad)[:, -1])
+        yield
     finally:
         for module in training:
             module.training = True
 
 
-def _stop_sequences(stop: Stops) -> list[list[int]]:
+def make_generator(seed: int | None, device: torch.device) -> torch.Generator:
+    """Random numbers of their own: the same for the same seed, new ones for None."""
+    generator = torch.Generator(device)
+    if seed is None:
+        generator.seed()
+    elif isinstance(seed, Integral) and -(2**63) <= seed < 2**64:
+        generator.manual_seed(int(seed))
+    else:
+        rule = "a whole number from -2**63 to 2**64 - 1, or None"
+        raise ValueError(f"seed is {seed!r}, but it must be {rule}")
+    return generator
+
+
+def stop_sequences(stop: Stops) -> list[list[int]]:
+    """Every stop as a list of token ids; ValueError for what cannot be one."""
+
     def several(ids: Any) -> list:
         return [ids] if isinstance(ids, Integral) else list(ids)
 

@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from deepseek_mini.fp8 import BLOCK, dequantise
+from deepseek_mini.hf_names import SCALE
 from deepseek_mini.json_fields import read_fields
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -164,16 +166,25 @@ def _damage(file: Path) -> str | None:
     )
 
 
-def read_into(value: Tensor, file: Path, name: str) -> None:
-    """Copy a tensor of the same shape from a file, some rows at a time.
+def read_into(
+    value: Tensor, stored: Stored, name: str, scales: Stored | None = None
+) -> None:
+    """Copy a tensor of the same shape, in FP8 with its scales, some rows at a time.
 
     The file is opened anew for each piece, because what has been read counts as this
     process's memory for as long as it is open.
     """
     step = max(CHUNK_BYTES // max(value[0].nbytes, 1), 1)
+    if scales is not None:  # whole blocks
+        step = max(step // BLOCK[0], 1) * BLOCK[0]
+        with safe_open(scales.file, "pt") as tensors:
+            scale_inv = tensors.get_tensor(name + SCALE).float()
     for start in range(0, len(value), step):
-        with safe_open(file, "pt") as tensors:
+        with safe_open(stored.file, "pt") as tensors:
             rows = tensors.get_slice(name)[start : start + step]
+            if scales is not None:
+                first, n = start // BLOCK[0], -(-len(rows) // BLOCK[0])
+                rows = dequantise(rows, scale_inv[first : first + n], BLOCK)
             value[start : start + step].copy_(rows)
             del rows
 

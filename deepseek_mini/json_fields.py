@@ -18,8 +18,8 @@ class Fields:
     def __init__(self, values: dict, file: Path, inside: str = ""):
         self.values, self.file, self.inside = values, file, inside
 
-    def get(self, name: str, kind: type, default: Any = NEEDED) -> Any:
-        """A field of type int (at least 1: a size), float (an int will do), bool, str,
+    def get(self, name: str, kind: type, default: Any = NEEDED, least: int = 1) -> Any:
+        """A field of type int (at least `least`), float (an int will do), bool, str,
         list or dict; null counts as absent.
         """
         value = self.values.get(name)
@@ -33,7 +33,7 @@ class Fields:
                 name, f"is {value!r}, but it must be of type {kind.__name__}"
             )
         if kind in (int, float):
-            least = 1 if kind is int else -LARGEST
+            least = least if kind is int else -LARGEST
             if not least <= value <= LARGEST:  # nor NaN
                 raise self.error(
                     name, f"is {value!r}, but it must be from {least} to {LARGEST}"

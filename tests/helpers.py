@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from deepseek_mini.config import GQA, Config, Rope, SwiGLU
+from deepseek_mini.config import GQA, MLA, MTP, Config, MoE, Rope, SwiGLU
 from deepseek_mini.model import Transformer
 
 
@@ -55,6 +55,42 @@ def small_config(**changes) -> Config:
 def small_model(seed: int = 0, **changes) -> Transformer:
     """A Transformer of `small_config` with random weights, in eval()."""
     return randomise(Transformer(small_config(**changes)), seed).eval()
+
+
+LATENTS = MLA(
+    4, 18, kv_lora_rank=14, qk_nope_head_dim=10, qk_rope_head_dim=8, v_head_dim=6
+)
+EXPERTS = MoE(
+    n_routed_experts=12, n_shared_experts=2, n_activated_experts=3, inter_dim=12
+)
+SPARSE = {  # what each release has that the one before it does not
+    "moe": {"attention": GQA(4, 4, 10), "moe": EXPERTS, "n_dense_layers": 1},
+    "v2": {
+        "attention": LATENTS,
+        "moe": replace(EXPERTS, n_groups=4, n_limited_groups=2, route_scale=1.7),
+        "n_dense_layers": 1,
+        "rope": Rope(),
+    },
+    "v3": {
+        "attention": LATENTS,
+        "moe": MoE(
+            12, 1, 3, 12, "sigmoid", True, 4, 2, norm_topk=True, route_scale=2.5
+        ),
+        "n_dense_layers": 1,
+        "rope": Rope(),
+        "mtp": MTP(1),
+    },
+}
+
+
+def sparse_config(family: str, **changes) -> Config:
+    """`small_config` of the family "moe", "v2" or "v3"."""
+    return small_config(**{**SPARSE[family], **changes})
+
+
+def sparse_model(family: str, seed: int = 0, **changes) -> Transformer:
+    """A Transformer of `sparse_config` with random weights, in eval()."""
+    return randomise(Transformer(sparse_config(family, **changes)), seed).eval()
 
 
 def random_tokens(*shape: int, vocab_size: int = 61, seed: int = 0) -> Tensor:

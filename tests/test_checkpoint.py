@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 
 import deepseek_mini as dm
 from deepseek_mini import hf_files
-from deepseek_mini.checkpoint import released_name, to_half_split
 from deepseek_mini.config import GQA, Linear, Llama3, Rope, Yarn
 from deepseek_mini.hf_config import read_config
+from deepseek_mini.hf_names import released_name, to_half_split
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -18,7 +18,12 @@ import torch
 import deepseek_mini as dm
 from deepseek_mini import training
 from deepseek_mini.data import Corpus, Document, PackedData, pack
-from deepseek_mini.training import TrainConfig, evaluate, make_optimizer, train
+from deepseek_mini.training import (
+    TrainConfig,
+    evaluate,
+    make_optimizer,
+    train,
+)
 from deepseek_mini.training.schedules import SCHEDULES
 
 TINY = dm.Config(
@@ -184,6 +189,113 @@ def test_schedule_shapes():
     assert falling == sorted(falling, reverse=True)
     assert falling[0] == 1.0 and falling[-1] == pytest.approx(0.1)
     assert falling[45] == pytest.approx(0.55)
+    rates = [training.warmup_stable_decay(step, 100, 10) for step in range(101)]
+    assert rates[10:91] == [1.0] * 81
+    assert rates[90:] == pytest.approx([0.1 ** (i / 10) for i in range(11)])
+
+
+# --- pieces, casts and compilation ----------------------------------------------
+
+
+@pytest.mark.parametrize("clip", [1.0, 0.05])
+def test_pieces_add_up_to_the_whole_batch(data, clip):
+    """To rounding, and with a clip that bites (the gradient is clipped as a whole)."""
+    recipe = replace(RECIPE, steps=6, batch_size=6, clip=clip)
+    models, histories = [], []
+    for accumulate in (1, 2, 6):
+        model = new_model().double()
+        result = train(
+            model, data, replace(recipe, accumulate=accumulate), progress=False
+        )
+        models.append(model)
+        histories.append(result.history)
+    assert all(row["grad_norm"] > 0.05 for row in histories[0])
+    for model, history in zip(models[1:], histories[1:]):
+        for row, expected in zip(history, histories[0]):
+            assert row["tokens"] == expected["tokens"]
+            for key in ("loss", "grad_norm"):
+                assert row[key] == pytest.approx(expected[key], rel=1e-6)
+        for p, expected in zip(model.parameters(), models[0].parameters()):
+            torch.testing.assert_close(p, expected, rtol=0, atol=1e-6)
+
+
+def test_a_piece_is_a_part_of_the_batch(data):
+    seen = []
+    model = new_model()
+
+    def watch(embed, args):
+        if model.training:
+            seen.append(args[0])
+
+    model.embed.register_forward_pre_hook(watch)
+    recipe = replace(RECIPE, steps=1, batch_size=6, accumulate=3)
+    train(model, data, recipe, progress=False)
+    assert [len(piece) for piece in seen] == [2, 2, 2]
+    assert torch.equal(torch.cat(seen), data.batch(0, 6, 0)[:, :-1])
+
+
+def test_autocast(whole, data):
+    """Products in bfloat16, weights and validation in float32, nearly the same loss."""
+    types = set()
+    model = new_model()
+    model.head.register_forward_hook(
+        lambda m, i, out: types.add((m.training, out.dtype))
+    )
+    result = train(model, data, replace(RECIPE, autocast=True), progress=False)
+    assert types == {(True, torch.bfloat16), (False, torch.float32)}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert result.losses != whole.losses
+    assert result.losses == pytest.approx(whole.losses, abs=0.02)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+COMPILED = """
+import sys
+sys.path[:0] = [{tests!r}, {root!r}]
+from test_training import *
+graphs = []
+def count(graph, inputs):  # a compiler that leaves everything as it is
+    graphs.append(graph)
+    return graph.forward
+def compile(forward):
+    return plain(forward, backend=count)
+plain, torch.compile = torch.compile, compile
+data = make_data()
+recipe = replace(RECIPE, steps=3, accumulate=2, compile=True)
+with dm.paths(attention={path!r}):
+    print(json.dumps(train(new_model(), data, recipe, progress=False).losses))
+assert sum(len(list(graph.graph.nodes)) for graph in graphs) > 20
+"""
+
+
+@pytest.mark.parametrize("path", ["auto", "naive"])
+def test_compiled_layers_compute_the_same(data, path):
+    """In a process of its own: here the checks of shapes would be compiled as well."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    root = os.path.dirname(here)
+    script = COMPILED.format(tests=here, root=root, path=path)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "does not work" not in done.stderr, done.stderr
+    recipe = replace(RECIPE, steps=3, accumulate=2)
+    with dm.paths(attention=path):
+        plain = train(new_model(), data, recipe, progress=False)
+    assert json.loads(done.stdout) == pytest.approx(plain.losses, rel=1e-6)
+
+
+def test_without_a_compiler_training_goes_on(whole, data, monkeypatch):
+    def broken(forward):
+        def call(*args):
+            raise RuntimeError("no compiler\nand many more words")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    model = new_model()
+    with pytest.warns(UserWarning, match="does not work here .no compiler., so the"):
+        result = train(model, data, replace(RECIPE, compile=True), progress=False)
+    assert without_time(result.history) == without_time(whole.history)
+    assert "forward" not in vars(model.layers[0])
 
 
 # --- resuming -------------------------------------------------------------------
@@ -452,14 +564,36 @@ def test_tied_weights_are_saved_once(data, tmp_path):
         ("weight_decay", -0.1),
         ("betas", (0.9, 1.0)),
         ("betas", (0.9,)),
+        ("betas", 0.9),
+        ("betas", ("a", "b")),
+        ("lr", "x"),
+        ("lr", True),
+        ("clip", None),
+        ("weight_decay", "0.1"),
+        ("steps", "10"),
+        ("steps", True),
+        ("schedule", ["wsd"]),
+        ("accumulate", 3),
+        ("accumulate", 0),
+        ("autocast", "bfloat16"),
+        ("compile", 1),
+        ("fp8", "yes"),
+        ("balance", {"bias_speed": 0.1}),
+        ("mtp_weight", -0.1),
+        ("mtp_weight", "0.3"),
         ("schedule", "linear"),
         ("save_every", 0),
         ("seed", 2**64),
     ],
 )
 def test_impossible_recipes(field, value):
-    with pytest.raises(ValueError, match=rf"TrainConfig\.{field} must be"):
-        TrainConfig(**{"steps": 10, field: value})
+    """Made without __init__, where beartype would see a wrong type before we do."""
+    config = object.__new__(TrainConfig)
+    vars(config).update(vars(TrainConfig(steps=10)))
+    config.__post_init__()
+    object.__setattr__(config, field, value)
+    with pytest.raises(ValueError, match=rf"TrainConfig\.{field} must be .* got"):
+        config.__post_init__()
 
 
 def test_a_folder_is_checked_before_any_work(data, tmp_path):

@@ -15,6 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from deepseek_mini.data.corpora import Corpus, Document
+from deepseek_mini.data.fim import encode_with_fim
 from deepseek_mini.tokenizer import Tokenizer
 
 
@@ -83,15 +84,27 @@ class PackedData:
         )
 
 
-def pack(corpus: Corpus, tokenizer: Tokenizer, seq_len: int) -> PackedData:
+def pack(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    seq_len: int,
+    fim_rate: float = 0.0,
+    seed: int = 0,
+) -> PackedData:
     """Tokenise every document and join them, with BOS before and EOS after each.
 
+    ``fim_rate``: the share of training documents that are cut in three and written as
+    prefix, suffix, middle (see ``fim``); ``seed`` and a document's name and text decide
+    which and where, and nothing else. The validation text stays as it is, so that
+    losses compare.
+
     ValueError if the training text is shorter than one window of seq_len + 1 tokens,
-    or if there is no validation text.
+    if there is no validation text, for a rate outside 0 to 1, or for a tokenizer
+    without the FIM marks.
     """
     if seq_len < 1:
         raise ValueError(f"seq_len must be at least 1, got {seq_len}")
-    train = _join(corpus.train, tokenizer)
+    train = _join(corpus.train, tokenizer, fim_rate, seed)
     validation = _join(corpus.validation, tokenizer)
     if len(train) < seq_len + 1:
         raise ValueError(
@@ -103,9 +116,14 @@ def pack(corpus: Corpus, tokenizer: Tokenizer, seq_len: int) -> PackedData:
     return PackedData(train, validation, seq_len, tokenizer, corpus.source)
 
 
-def _join(documents: tuple[Document, ...], tokenizer: Tokenizer) -> Int[Tensor, " N"]:
+def _join(
+    documents: tuple[Document, ...],
+    tokenizer: Tokenizer,
+    fim_rate: float = 0.0,
+    seed: int = 0,
+) -> Int[Tensor, " N"]:
     bos, eos = tokenizer.id("bos"), tokenizer.id("eos")
-    encoded = tokenizer.encode_batch([document.text for document in documents])
+    encoded = encode_with_fim(documents, tokenizer, fim_rate, seed)
     pieces = [np.array([bos, *ids, eos], dtype=np.int64) for ids in encoded]
     return torch.from_numpy(np.concatenate(pieces or [np.empty(0, np.int64)]))
 

@@ -1,4 +1,4 @@
-"""The key-value cache."""
+"""The cache of keys and values, or of latents."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deepseek_mini.config import Config
+from deepseek_mini.config import MLA, Config
 
 
 class KVCache:
-    """Keys and values of the tokens so far, for every layer, in memory taken up front.
+    """What attention needs of the tokens so far, in every layer, in memory taken up
+    front: keys and values, or for MLA its latents and RoPE keys.
 
     `length` tokens are in it, `max_seq_len` fit. A model that is given a cache appends
-    its tokens' keys and values and attends to everything in it, however the tokens are
-    cut into pieces. No gradient flows through a cache.
+    its tokens and attends to everything in it, however they are cut into pieces. No
+    gradient flows through a cache. `n_layers` is the model's unless given.
     """
 
     def __init__(
@@ -24,26 +25,33 @@ class KVCache:
         max_seq_len: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        n_layers: int | None = None,
     ):
-        heads, head_dim = config.attention.n_kv_heads, config.attention.head_dim
-        shape = (config.n_layers, batch_size, max_seq_len, heads, head_dim)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        part = config.attention
+        if isinstance(part, MLA):
+            widths = [(part.kv_lora_rank,), (part.qk_rope_head_dim,)]
+        else:
+            widths = [(part.n_kv_heads, part.head_dim)] * 2
+        n_layers = config.n_layers if n_layers is None else n_layers
+        rows = (n_layers, batch_size, max_seq_len)
+        self.parts = [
+            torch.empty(*rows, *w, dtype=dtype, device=device) for w in widths
+        ]
         self.pad: Bool[Tensor, "B S"] | None = None  # True where a token was padding
         self.length = 0
 
     @property
     def batch_size(self) -> int:
-        return self.keys.shape[1]
+        return self.parts[0].shape[1]
 
     @property
     def max_seq_len(self) -> int:
-        return self.keys.shape[2]
+        return self.parts[0].shape[2]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values that the cache holds room for."""
-        return self.keys.nbytes + self.values.nbytes
+        """Bytes that the cache holds room for."""
+        return sum(part.nbytes for part in self.parts)
 
     def check_room(self, batch_size: int, n_tokens: int) -> None:
         """Raise ValueError unless `n_tokens` more for `batch_size` rows fit."""
@@ -58,14 +66,14 @@ class KVCache:
                 f"{n_tokens} more do not fit; make a longer one with new_cache"
             )
 
-    def append(
-        self, layer: int, k: Float[Tensor, "B T G d"], v: Float[Tensor, "B T G d"]
-    ) -> tuple[Float[Tensor, "B S G d"], Float[Tensor, "B S G d"]]:
-        """Write one layer's new keys and values; return all of that layer's so far."""
-        end = self.length + k.shape[1]
-        self.keys[layer, :, self.length : end] = k.detach()
-        self.values[layer, :, self.length : end] = v.detach()
-        return self.keys[layer, :, :end], self.values[layer, :, :end]
+    def append(self, layer: int, *new: Float[Tensor, "B T ..."]) -> list[Tensor]:
+        """Write what one layer made of the T new tokens: k and v, [B, T, G, d] each, or
+        latents [B, T, C] and RoPE keys [B, T, r]. Returns that layer's of all S so far.
+        """
+        end = self.length + new[0].shape[1]
+        for part, value in zip(self.parts, new, strict=True):
+            part[layer, :, self.length : end] = value.detach()
+        return [part[layer, :, :end] for part in self.parts]
 
     def extend_pad(
         self, pad: Bool[Tensor, "B T"] | None, n_tokens: int
@@ -73,7 +81,7 @@ class KVCache:
         """Which of the tokens so far and the new ones are padding; None if none is."""
         if pad is None and self.pad is None:
             return None
-        rows, device = self.batch_size, self.keys.device
+        rows, device = self.batch_size, self.parts[0].device
         if self.pad is None:
             before = torch.zeros(rows, self.length, dtype=torch.bool, device=device)
         else:

@@ -13,7 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-CHOICES = {"attention": ("auto", "naive")}
+CHOICES = {
+    "attention": ("auto", "naive", "absorbed"),
+    "moe": ("auto", "loop", "grouped"),
+}
 _chosen: ContextVar[dict[str, str]] = ContextVar("paths")
 
 
@@ -21,7 +24,11 @@ _chosen: ContextVar[dict[str, str]] = ContextVar("paths")
 def paths(**choice: str) -> Iterator[None]:
     """Force the path of an operation within a `with` block, in this thread.
 
-    `attention`: "naive" is the equation, step by step; "auto" is PyTorch's fused one.
+    `attention`: "naive" is the equation, step by step, and in MLA expands every key and
+    value; "absorbed" makes MLA attend to its latents; both by PyTorch's fused attention
+    unless "naive"; "auto" takes what multiplies less.
+    `moe`: "loop" goes through the experts one by one, "grouped" and "auto" sort the
+    tokens by expert first.
 
     Raises:
         ValueError: an operation or a path that does not exist.

@@ -82,6 +82,14 @@ def amplitude(rope: Rope) -> float:
     return 1.0
 
 
+def softmax_temperature(rope: Rope) -> float:
+    """What MLA's softmax scale is multiplied by: 1, except for YaRN (see `Yarn`)."""
+    match rope.scaling:
+        case Yarn(factor=s, mscale_all_dim=all_dim):
+            return yarn_temperature(s, all_dim) ** 2
+    return 1.0
+
+
 def rope_table(
     rope: Rope,
     head_dim: int,

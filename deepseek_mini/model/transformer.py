@@ -1,15 +1,21 @@
 """The whole model: embedding, blocks, norm, head."""
 
+from math import nan
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepseek_mini.config import MLA as MLAConfig
 from deepseek_mini.config import Config
 from deepseek_mini.model import ops
 from deepseek_mini.model.attention import GQA
 from deepseek_mini.model.cache import KVCache
 from deepseek_mini.model.ffn import SwiGLU
+from deepseek_mini.model.mla import MLA
+from deepseek_mini.model.moe import Experts, Gate, MoE
+from deepseek_mini.model.mtp import MTPModule
 from deepseek_mini.model.norm import RMSNorm
 from deepseek_mini.model.rope import rope_table
 
@@ -18,15 +24,17 @@ class Block(nn.Module):
     """One layer: attention, then a feed-forward network, each with norm and residual.
 
     x = x + attn(norm(x)), then x = x + ffn(norm(x)): pre-norm, as in DeepSeek-LLM
-    (arXiv 2401.02954, §2.2).
+    (arXiv 2401.02954, §2.2). A sparse block's network is a mixture of experts; `layer`
+    is the block's place in a cache.
     """
 
-    def __init__(self, config: Config, layer: int):
+    def __init__(self, config: Config, layer: int, sparse: bool = False):
         super().__init__()
+        attention = MLA if isinstance(config.attention, MLAConfig) else GQA
         self.attn_norm = RMSNorm(config.dim, config.norm_eps)
-        self.attn = GQA(config, layer)
+        self.attn = attention(config, layer)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
-        self.ffn = SwiGLU(config.dim, config.dense.inter_dim)
+        self.ffn = MoE(config) if sparse else SwiGLU(config.dim, config.dense.inter_dim)
 
     def forward(
         self,
@@ -50,12 +58,19 @@ class Transformer(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
+        layers = range(config.n_layers)
         self.embed = nn.Embedding(config.vocab_size, config.dim)
-        self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
+        sparse = [config.moe is not None and i >= config.n_dense_layers for i in layers]
+        self.layers = nn.ModuleList(Block(config, i, sparse[i]) for i in layers)
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embed.weight
+        self.mtp = None
+        if config.mtp is not None:
+            sparse_mtp = config.moe is not None  # as in the last layers
+            blocks = [Block(config, 0, sparse_mtp) for _ in range(config.mtp.depth)]
+            self.mtp = nn.ModuleList(MTPModule(config, block) for block in blocks)
         self._tables: dict = {}  # RoPE tables by device and type, made when needed
         self.apply(self._initialise)
 
@@ -64,6 +79,10 @@ class Transformer(nn.Module):
             nn.init.normal_(module.weight, std=self.config.init_std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+        if isinstance(module, (Gate, Experts)):
+            for parameter in module.parameters():
+                if parameter.requires_grad:  # the gate's bias starts at zero
+                    nn.init.normal_(parameter, std=self.config.init_std)
 
     def forward(
         self,
@@ -110,6 +129,42 @@ class Transformer(nn.Module):
             cache.pad, cache.length = pad, start + n_tokens
         return self.norm(x)
 
+    def mtp_logits(self, tokens: Int[Tensor, "B T"]) -> list[Float[Tensor, "B T V"]]:
+        """Scores of the tokens after the next, one tensor for each depth k from 1.
+
+        Row i of depth k predicts token i + k + 1 (row i of the model itself, i + 1). It
+        needs token i + k: the last k rows, whose token is not in `tokens`, are NaN.
+
+        Raises:
+            ValueError: the model has no MTP modules, or no more tokens than these.
+        """
+        states = self.mtp_hidden(self.hidden(tokens), tokens)
+        logits = [self.head(state) for state in states]
+        missing = [tokens.shape[1] - x.shape[1] for x in logits]
+        return [F.pad(x, (0, 0, 0, n), value=nan) for x, n in zip(logits, missing)]
+
+    def mtp_hidden(
+        self, hidden: Float[Tensor, "B T D"], tokens: Int[Tensor, "B T"]
+    ) -> list[Float[Tensor, "B _ D"]]:
+        """What the head reads for each depth k from 1, [B, T - k, D]; `hidden` is
+        `self.hidden(tokens)`. Errors as for `mtp_logits`.
+        """
+        if self.mtp is None:
+            raise ValueError("this model has no MTP modules: its config.mtp is None")
+        n_tokens = tokens.shape[1]
+        if n_tokens <= len(self.mtp):
+            raise ValueError(
+                f"the text has {n_tokens} tokens, but {len(self.mtp)} MTP modules need "
+                f"at least {len(self.mtp) + 1}"
+            )
+        cos, sin = self._rope(n_tokens)
+        states, embedded = [], self.embed(tokens)
+        for k, module in enumerate(self.mtp, start=1):
+            rows = n_tokens - k
+            hidden = module(hidden[:, :rows], embedded[:, k:], cos[:rows], sin[:rows])
+            states.append(hidden)
+        return states
+
     def new_cache(self, batch_size: int, max_seq_len: int | None = None) -> KVCache:
         """An empty cache for `batch_size` rows of at most `max_seq_len` tokens
         (default: the model's own limit), in the model's type and on its device.
@@ -135,7 +190,9 @@ class Transformer(nn.Module):
         if key not in self._tables or self._tables[key][0].shape[0] < end:
             rows = min(max(2 * end, 256), self.config.max_seq_len)
             positions = torch.arange(rows, device=weight.device)
-            head_dim = self.config.attention.head_dim
+            part = self.config.attention
+            mla = isinstance(part, MLAConfig)
+            head_dim = part.qk_rope_head_dim if mla else part.head_dim
             with torch.inference_mode(False):  # the same table serves training later
                 rope = self.config.rope
                 self._tables[key] = rope_table(rope, head_dim, positions, dtype)

@@ -1,7 +1,6 @@
 """The training loop: batch, loss, gradient, step, and again."""
 
 import contextlib
-import math
 import os
 import signal
 import threading
@@ -11,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from tqdm.auto import tqdm
 
-from deepseek_mini.data import PackedData
+from deepseek_mini.data import MixedData, PackedData
+from deepseek_mini.training.compiling import compiled_layers
 from deepseek_mini.training.config import TrainConfig
+from deepseek_mini.training.evaluation import evaluate
+from deepseek_mini.training.fp8 import use_fp8
+from deepseek_mini.training.losses import next_token_loss as next_token_loss
 from deepseek_mini.training.optimizer import make_optimizer
 from deepseek_mini.training.run_folder import RunFolder
+from deepseek_mini.training.step import loss_of, update
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,14 @@ class TrainResult:
 
     ``step`` (from 1), ``loss`` (nats per token, of the batch before its update),
     ``lr``, ``grad_norm`` (before clipping), ``tokens`` (read so far), ``seconds``; and
-    on some rows ``val_loss`` (nats per token) and ``val_bits_per_byte``.
+    on some rows ``val_loss`` (nats per token) and ``val_bits_per_byte``, of the main
+    model alone (see ``evaluate``).
+
+    A model with MTP modules adds ``mtp_loss`` (nats per token, before its weight), one
+    with sparse layers ``balance_loss`` (as it was added, if it was) and lists with an
+    entry a sparse layer, MTP's last: ``load`` (tokens that chose each expert, of the
+    whole batch), ``max_vio``, ``load_entropy`` (nats), ``bias`` (after the step), and
+    ``dropped`` (share of the choices).
     """
 
     history: list[dict[str, Any]]
@@ -57,7 +65,7 @@ class TrainResult:
 
 def train(
     model: nn.Module,
-    data: PackedData,
+    data: PackedData | MixedData,
     config: TrainConfig,
     out_dir: str | os.PathLike | None = None,
     *,
@@ -81,6 +89,10 @@ def train(
         FloatingPointError: the loss is no longer finite.
     """
     _check_fit(model, data)
+    if model.config.moe is not None:
+        config.balance.devices(model.config.moe)  # do they divide its experts?
+    if config.fp8:
+        use_fp8(model)
     optimizer = make_optimizer(model, config)
     start, before, history = 0, 0.0, []
     folder = RunFolder(out_dir, model, data, config) if out_dir is not None else None
@@ -91,12 +103,17 @@ def train(
     elif folder is not None:
         folder.create(optimizer)
     model.train()
+    fast = contextlib.nullcontext
+    if config.compile:
+        rows = data.batch(0, config.batch_size // config.accumulate, config.seed)
+        fast = compiled_layers(model, lambda: loss_of(model, rows, config, 0)[0])
     began = time.perf_counter()
     bar = tqdm(total=config.steps, initial=start, disable=not progress, unit="step")
     step = start
     with bar, _interrupts() as interrupted:
         while step < config.steps and not interrupted.is_set():
-            row = _update(model, data, config, optimizer, step)
+            with fast():
+                row = update(model, data, config, optimizer, step)
             step += 1
             if step % config.eval_every == 0 or step == config.steps:
                 row |= evaluate(model, data, config.batch_size, config.eval_windows)
@@ -116,70 +133,7 @@ def train(
     return TrainResult(history, step < config.steps, folder and folder.path)
 
 
-def _update(
-    model: nn.Module,
-    data: PackedData,
-    config: TrainConfig,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> dict[str, Any]:
-    """One optimiser step; returns its row of metrics."""
-    lr = config.lr_at(step)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    tokens = data.batch(step, config.batch_size, config.seed)
-    loss = next_token_loss(model, tokens.to(_device(model)))
-    if not math.isfinite(loss.item()):
-        raise FloatingPointError(
-            f"the loss is {loss.item()} at step {step + 1}: lower the learning rate "
-            f"(now {lr:g})"
-        )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-    optimizer.step()
-    return {
-        "step": step + 1,
-        "loss": loss.item(),
-        "lr": lr,
-        "grad_norm": grad_norm.item(),
-        "tokens": (step + 1) * config.batch_size * data.seq_len,
-    }
-
-
-def next_token_loss(
-    model: nn.Module, tokens: Int[Tensor, "B window"]
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy, in nats, of every token given those before it in its row."""
-    logits = model(tokens[:, :-1])
-    return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Module, data: PackedData, batch_size: int = 8, n_windows: int = 64
-) -> dict[str, float]:
-    """Loss on validation text: ``val_loss`` in nats per token, ``val_bits_per_byte``.
-
-    Bits per byte divide by the bytes that the predicted tokens stand for, so that
-    models with different tokenizers can be compared.
-    """
-    was_training = model.training
-    model.eval()
-    byte_lengths = torch.tensor(data.tokenizer.byte_lengths())
-    nats, n_tokens, n_bytes = 0.0, 0, 0
-    for tokens in data.validation_batches(batch_size, n_windows):
-        loss = next_token_loss(model, tokens.to(_device(model)))
-        n_targets = tokens[:, 1:].numel()
-        nats += loss.item() * n_targets
-        n_tokens += n_targets
-        n_bytes += int(byte_lengths[tokens[:, 1:]].sum())
-    model.train(was_training)
-    bits = nats / math.log(2)
-    return {"val_loss": nats / n_tokens, "val_bits_per_byte": bits / max(1, n_bytes)}
-
-
-def _check_fit(model: nn.Module, data: PackedData) -> None:
+def _check_fit(model: nn.Module, data: PackedData | MixedData) -> None:
     config = model.config
     if data.seq_len > config.max_seq_len:
         raise ValueError(
@@ -191,10 +145,6 @@ def _check_fit(model: nn.Module, data: PackedData) -> None:
             f"the tokenizer has {data.tokenizer.vocab_size} entries, but the model "
             f"only {config.vocab_size}"
         )
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def _describe(row: dict[str, Any], steps: int) -> str:

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deepseek_mini.checkpoint import save as save_model
-from deepseek_mini.data import PackedData
+from deepseek_mini.data import MixedData, PackedData
 from deepseek_mini.training.config import TrainConfig
 
 # A run may go on with other values of these: they change no loss.
@@ -62,7 +62,7 @@ class RunFolder:
         self,
         path: str | os.PathLike,
         model: nn.Module,
-        data: PackedData,
+        data: PackedData | MixedData,
         config: TrainConfig,
     ):
         self.path = Path(path)
@@ -174,7 +174,9 @@ class RunFolder:
             raise OSError(number, text) from error
 
 
-def _identity(model: nn.Module, data: PackedData, config: TrainConfig) -> dict:
+def _identity(
+    model: nn.Module, data: PackedData | MixedData, config: TrainConfig
+) -> dict:
     """What must be the same for a resumed run to give the same losses."""
     recipe = dataclasses.asdict(config)
     for name in MAY_CHANGE:

@@ -28,9 +28,27 @@ def cosine(step: int, steps: int, warmup: int) -> float:
     return 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2
 
 
+def warmup_stable_decay(step: int, steps: int, warmup: int) -> float:
+    """The peak until 90% of the steps, then exponentially down to a tenth of it.
+
+    MiniCPM's (arXiv 2404.06395, §4.2), which finds that a decay over the last tenth of
+    training is enough. Until then nothing depends on where the end is, so one long run
+    can be ended at several lengths.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (10 * step - 9 * steps) / steps  # of the decay; negative before it
+    return 0.1 ** max(0.0, done)
+
+
 def constant(step: int, steps: int, warmup: int) -> float:
     """The peak, after the warmup."""
     return min(1.0, (step + 1) / warmup) if warmup else 1.0
 
 
-SCHEDULES = {"multi-step": multi_step, "cosine": cosine, "constant": constant}
+SCHEDULES = {
+    "multi-step": multi_step,
+    "cosine": cosine,
+    "wsd": warmup_stable_decay,
+    "constant": constant,
+}
