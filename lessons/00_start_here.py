@@ -22,7 +22,7 @@ from deepseek_mini.lesson import figure, ladder, setup
 setup(seed=0)
 
 # %% [markdown]
-# The four numbers above, computed from the models' configurations. `dm.count` does the arithmetic of a config; exercise 00.3 asks you for this line of it. V3 and V4.1 have no config in the package yet, so theirs is multiplied out: V3 keeps 512 + 64 numbers of 2 bytes in each of 61 layers, V4.1 keeps 890 bytes a token for all layers together.
+# The four numbers above, computed from the models' configurations. `dm.count` does the arithmetic of a config; exercise 00.3 asks you for this line of it. V3 keeps 512 + 64 numbers of 2 bytes in each of 61 layers. V4.1 has no config in the package yet, so its 890 bytes a token, for all layers together, are multiplied out.
 
 # %%
 from deepseek_mini.config import GQA
@@ -33,7 +33,7 @@ plain = replace(llm, attention=GQA(n_heads=64, n_kv_heads=64, head_dim=128))
 cache = {
     "LLM 67B, if it were plain multi-head": dm.count(plain, S).kv_cache_bytes,
     "LLM 67B as released": dm.count(llm, S).kv_cache_bytes,
-    "V3": S * 61 * (512 + 64) * 2,
+    "V3": dm.count(dm.Config.preset("deepseek-v3"), S).kv_cache_bytes,
     "V4.1-Flash": S * 890,
 }
 for name, size in cache.items():
@@ -104,10 +104,15 @@ ladder(
 # | 03 | [RoPE](03_rope.ipynb) | rotary positions, linear scaling, YaRN | 45 |
 # | 04 | [Attention](04_attention.ipynb) | MHA, MQA, GQA, the KV cache | 45 |
 # | 05 | [DeepSeek-LLM](05_deepseek_llm.ipynb) | the dense model of 2023, whole: in NumPy, in PyTorch, equal to transformers, trained | 60 |
-# | 06 | Pretraining | schedules, a scaling law | to come |
-# | 07 | Coder | repository order, fill-in-the-middle | to come |
-# | 08 to 10 | MoE, MLA, DeepSeek-V2 | experts, latent attention, the whole model | to come |
-# | 11 to 14 | Bias balancing, MTP, FP8, DeepSeek-V3 | V3, part by part, then whole | to come |
+# | 06 | [Pretraining](06_pretraining.ipynb) | schedules, batch and learning rate, a scaling law with its uncertainty | 50 |
+# | 07 | [Coder](07_coder_fim.ipynb) | repositories in order of their imports, fill-in-the-middle, infilling | 45 |
+# | 08 | [MoE](08_moe.ipynb) | a gate, fine-grained and shared experts, a balance loss, the grouped path | 55 |
+# | 09 | [MLA](09_mla.ipynb) | latent attention: compress, expand, absorb; why RoPE must be decoupled | 50 |
+# | 10 | [DeepSeek-V2](10_deepseek_v2.ipynb) | the whole model: device-limited routing, three balance losses, YaRN | 50 |
+# | 11 | [Bias balancing](11_bias_balancing.ipynb) | V3's gate, and balance without a gradient | 40 |
+# | 12 | [Multi-token prediction](12_multi_token_prediction.ipynb) | an MTP module, and exact speculative decoding with it | 45 |
+# | 13 | [FP8](13_fp8.ipynb) | eight-bit floats from their bits, scales for tiles, a linear layer that trains in them | 50 |
+# | 14 | DeepSeek-V3 | the whole model | to come |
 # | 15 to 19 | SFT, ESFT, GRPO, R1, Prover | what comes after pretraining | to come |
 # | 20 | GPU kernels | Triton, from a vector sum up | to come |
 #
@@ -343,7 +348,7 @@ for release in (r for r in LANGUAGE if r.preset):
 # %% [markdown]
 # ## Explore
 #
-# Choose two models and a length of context, with the mouse or with Tab and the arrow keys. Below the sizes stands every field in which the two configs differ. Only models that the package can build so far are listed; the attention of all of them is multi-head or grouped-query. The slider goes up to 128K tokens (K = 1,024), beyond what some of them were trained for.
+# Choose two models and a length of context, with the mouse or with Tab and the arrow keys. Below the sizes stands every field in which the two configs differ. Only models that the package can build so far are listed. The slider goes up to 128K tokens (K = 1,024), beyond what some of them were trained for.
 #
 # **Predict**: the 67B model is ten times the 7B. Is its cache larger or smaller, at the same context?
 
@@ -382,29 +387,30 @@ explorer = slider_html(
 )
 
 # %% [markdown]
-# Four of its settings, for those who only read:
+# Five of its settings, for those who only read:
 
 # %%
 settings = (
     ("deepseek-llm-7b", "deepseek-llm-67b", 4),
     ("deepseek-coder-6.7b", "deepseek-coder-33b", 16),
     ("deepseek-llm-7b", "deepseek-math-7b", 4),
+    ("deepseek-v2", "deepseek-v3", 128),
     ("deepseek-r1-distill-qwen-7b", "deepseek-r1-distill-llama-8b", 128),
 )
 parts = [compare(*setting) for setting in settings]
-publish({"text/html": "<hr>".join(parts), "text/plain": "[four comparisons]"})
+publish({"text/html": "<hr>".join(parts), "text/plain": "[five comparisons]"})
 
 # %% [markdown]
-# The larger model has the smaller cache: 0.39 MB a token against 0.49. Its 95 layers instead of 30 would make it larger, but it keeps 8 keys and values in each instead of 32. DeepSeekMath is DeepSeek-LLM's 7B in every field: what changed is the training. The two distilled models differ in most fields, because one was a Qwen and the other a Llama before.
+# The larger model has the smaller cache: 0.39 MB a token against 0.49. Its 95 layers instead of 30 would make it larger, but it keeps 8 keys and values in each instead of 32. DeepSeekMath is DeepSeek-LLM's 7B in every field: what changed is the training. V3 is V2 made larger, with another gate for its experts and one module more; lessons 08 to 13 are about these fields. The two distilled models differ in most fields, because one was a Qwen and the other a Llama before.
 #
-# The same over the whole story, with the models to come multiplied out as at the top.
+# The same over the whole story; the newest model, which is to come, has its published figure.
 
 # %%
 lengths = 2 ** np.arange(12, 18)  # tokens
 per_token = {
     "LLM 67B, plain": dm.count(plain, 1).kv_cache_bytes,
     "LLM 67B (GQA)": dm.count(llm, 1).kv_cache_bytes,
-    "V3 (MLA)": 61 * (512 + 64) * 2,
+    "V3 (MLA)": dm.count(dm.Config.preset("deepseek-v3"), 1).kv_cache_bytes,
     "V4.1-Flash": 890,
 }
 alt = """Bytes of cache against length of context, four parallel lines on log axes: the

@@ -624,7 +624,7 @@ assert share < 1e-4
 #
 # Four exercises on [lesson 02](../notebooks/02_norm_and_swiglu.ipynb), about 40 minutes in all. Each has the formulas it needs, and none needs another one.
 #
-# Write your answer where a cell raises `NotImplementedError`, and run that cell. The next cell is for trying it: take away the `#` at its lines, run it, and compare with what should come out. The cell with `check` then compares your answer with an independent one on inputs that you do not see, and prints one line; below it a hint, and what your function printed, when something is not right yet.
+# Write your answer where a cell raises `NotImplementedError`, and run that cell. The next cell is for trying it: take away the `#` at its lines of code, run it, and compare with what should come out. The cell with `check` then compares your answer with an independent one on inputs that you do not see, and prints one line; below it a hint, and what your function printed, when something is not right yet. If a cell never ends, stop it (the square button).
 
 # %%
 import numpy as np
@@ -637,7 +637,7 @@ setup(seed=0)
 # %% [markdown]
 # ## 02.1 RMSNorm
 #
-# *A few lines, 8 minutes, NumPy.* `x` has the shape [..., D]: one vector, or a table of vectors, with any number of axes in front. Normalise each vector on its own:
+# *A few lines, 8 minutes, NumPy.* `x` has the shape [..., D]: one vector, or a table of vectors, with any number of axes in front. Divide each vector, on its own, by its root mean square (RMS), the root of the mean of its squares:
 #
 # $$y_i = \frac{x_i}{\sqrt{\frac{1}{D} \sum_j x_j^2 + \varepsilon}}\; w_i$$
 #
@@ -658,9 +658,12 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
 # To try it, take away the # of the next lines. It should print
 # [[0.1 1.4]
 #  [0.3 0.2]]
+# True
 # [1. 0.] float16
 # x, weight = np.array([[1.0, 7.0], [3.0, 1.0]]), np.array([1.0, 2.0])  # [T, D], [D]
 # print(rms_norm(x, weight, 75.0).round(1))
+# y = rms_norm(x, weight, 0.0)  # float64, so right to 15 digits: 4/5 is
+# print(abs(y[1, 1] ** 2 - 4 / 5) < 1e-12)
 # half = np.array([300.0, 0.0], dtype=np.float16)  # [D]
 # y = rms_norm(half, np.array([0.7071, 1.0], dtype=np.float16), 1e-6)  # [D]
 # print(y.round(2), y.dtype)
@@ -679,7 +682,7 @@ check("02.1", rms_norm)
 #
 # The gradient of a weight follows from $y_i = n_i w_i$; every token has a part in it.
 #
-# By hand: $x = (1, 7)$, $w = (1, 1)$, $\varepsilon = 0$ and grad $= (1, 0)$. Then $r = 0.2$, $n = (0.2, 1.4)$, the mean of $g_j n_j$ is 0.1, and the gradient of $x$ is $0.2 \cdot (1 - 0.02,\; -0.14) = (0.196, -0.028)$. This token's part in the gradient of the weight is $(0.2, 0)$.
+# By hand: $x = (1, 7)$, $w = (1, 2)$, $\varepsilon = 75$ and grad $= (1, 1)$. The root is $\sqrt{25 + 75}$, so $r = 0.1$, $n = (0.1, 0.7)$ and $g = (1, 2)$; the mean of $g_j n_j$ is $(0.1 + 1.4)/2 = 0.75$, and the gradient of $x$ is $0.1 \cdot (1 - 0.075,\; 2 - 0.525) = (0.0925, 0.1475)$. This token's part in the gradient of the weight is $(0.1, 0.7)$.
 
 # %%
 def rms_norm_backward(
@@ -696,12 +699,12 @@ def rms_norm_backward(
 
 # %%
 # To try it, take away the # of the next lines. It should print
-# [[ 0.196 -0.028]
-#  [-0.052  0.364]]
-# [1.6 0.4]
+# [[0.0925 0.1475]
+#  [0.0615 0.3945]]
+# [0.8 0.9]
 # x = np.array([[1.0, 7.0], [7.0, 1.0]])  # [T, D]
-# grad, weight = np.array([[1.0, 0.0], [1.0, 2.0]]), np.array([1.0, 1.0])
-# for gradient in rms_norm_backward(grad, x, weight, 0.0):
+# grad, weight = np.array([[1.0, 1.0], [1.0, 2.0]]), np.array([1.0, 2.0])
+# for gradient in rms_norm_backward(grad, x, weight, 75.0):
 #     print(gradient.round(4))
 
 # %%
@@ -714,7 +717,7 @@ check("02.2", rms_norm_backward)
 #
 # $$w_2\,\big(\text{silu}(w_1 x) \odot w_3 x\big), \qquad \text{silu}(a) = \frac{a}{1 + e^{-a}},$$
 #
-# for every vector of `x` [..., D]. The matrices are stored as `nn.Linear` stores them, one row for each output: `w1` and `w3` are [F, D], `w2` is [D, F]. The result has the shape and the dtype of `x`; `x` and the matrices share a dtype, and need not be contiguous in memory.
+# for every vector of `x` [..., D]; ⊙ multiplies number by number. $\text{silu}(w_1 x)$ is called the gate and $w_3 x$ the value, F numbers each. The matrices are stored as `nn.Linear` stores them, one row for each output: `w1` and `w3` are [F, D], `w2` is [D, F]. Mind the order of the arguments: `w2` stands before `w3`. The result has the shape and the dtype of `x`; `x` and the matrices share a dtype, and need not be contiguous in memory.
 #
 # By hand, with $D = F = 1$: $x = 1$, $w_1 = \ln 3$, $w_3 = 4$, $w_2 = 2$. The gate is $\ln 3 / (1 + 1/3) = 0.824$, the value 4, and the result $2 \cdot 0.824 \cdot 4 = 6.592$.
 
@@ -744,13 +747,13 @@ check("02.3", swiglu)
 # %% [markdown]
 # ## 02.4 The width at equal cost
 #
-# *One line, 5 minutes.* An MLP of two matrices, [4D, D] and [D, 4D], has $8D^2$ parameters. A SwiGLU network of width $F$ has three matrices and $3DF$ parameters. Return the smallest $F$ that is a multiple of `multiple` and gives SwiGLU **at least as many** parameters as the MLP has. It is a whole number.
+# *One line, 5 minutes.* An MLP of two matrices, [4D, D] and [D, 4D], has $8D^2$ parameters. A SwiGLU network of width $F$ has three matrices and $3DF$ parameters. Return the smallest $F$ that is a multiple of `multiple` and gives SwiGLU **at least as many** parameters as the MLP has. (A float with a whole value, as 256.0, is accepted.)
 #
 # By hand: for $D = 96$ the MLP has 73,728 parameters, and $F = 256$ gives $3 \cdot 96 \cdot 256 = 73{,}728$: just enough, so the answer is 256 for the multiple 64, and also for the multiple 1. For $D = 100$ and the multiple 1, $F = 266$ gives 79,800, not enough for 80,000; the answer is 267.
 
 # %%
 def swiglu_width(dim: int, multiple: int) -> int:
-    """The least multiple of `multiple` at which SwiGLU costs what the MLP costs."""
+    """The least multiple of `multiple` at which SwiGLU costs at least the MLP's."""
     ### BEGIN SOLUTION
     return -(-8 * dim // (3 * multiple)) * multiple
     ### END SOLUTION

@@ -615,7 +615,7 @@ assert limits[1] < 295 < curves["G = 1"][-1]
 print(f"{'':29} {'H':>3} {'G':>3} {'bytes/token':>12} {'context':>8}", end=" ")
 print(f"{'full':>8} {'weights':>9}")
 for name, config in dm.presets.PRESETS.items():
-    if "mini" in name:
+    if "mini" in name or config.moe is not None:
         continue
     one, part = dm.count(config), config.attention
     print(f"{name:29} {part.n_heads:3} {part.n_kv_heads:3}", end=" ")
@@ -701,14 +701,18 @@ settings_figure(
 # %% [markdown]
 # # 04 · Attention: exercises
 #
-# Five exercises on lesson 04, about an hour in all. Write your answer where a cell
-# raises `NotImplementedError`, run that cell and the one after it; `check` prints one
-# line, and a hint when something is not right yet. What your function prints appears
-# below the hint, for the inputs that failed. Every exercise has the formulas it needs
-# and none needs another one: leave out what you like.
+# Five exercises on [lesson 04](../notebooks/04_attention.ipynb), about an hour in all.
+# Each has the formulas it needs, and none needs another one: leave out what you like.
+#
+# Write your answer where a cell raises `NotImplementedError`, and run that cell. The
+# next cell is for trying it: take away the `#` at its lines of code, run it, and compare
+# with what should come out. The cell with `check` then calls your answer on other
+# inputs, and prints one line; below it a hint, and what your function printed, when
+# something is not right yet. If a cell never ends, stop it (the square button).
 #
 # `T` counts the new tokens, which ask; `S` counts the keys: those in the cache and those
-# of the new tokens, which come last.
+# of the new tokens, which come last. `B` is the number of sequences in a batch, `H` of
+# query heads, `G` of key-value heads, and `d` the width of a head's queries and keys.
 
 # %%
 import numpy as np
@@ -738,23 +742,26 @@ def causal_mask(n_queries: int, n_keys: int) -> torch.Tensor:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next line. It should print
+# To try it, take away the # of the last line. It should print
 # [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
 # print(causal_mask(2, 5).int().tolist())
+
+# %%
 check("04.1", causal_mask)
 
 # %% [markdown]
 # ## 04.2 One head
 #
 # *A few lines, 12 minutes.* One head in NumPy, float64. `q` [T, d] holds the queries of
-# the last T of S tokens, `k` [S, d] and `v` [S, e] the keys and values of all S. Return
+# the last T of S tokens, `k` [S, d] and `v` [S, c] the keys and values of all S. Return
 #
 # $$\mathrm{out}_t = \sum_s a_{ts} v_s, \qquad
 #   a_{ts} = \frac{e^{q_t \cdot k_s / \sqrt d}}{\sum_r e^{q_t \cdot k_r / \sqrt d}},$$
 #
-# both sums over the keys that the query may see: its own token's and all before it. It
-# belongs to token $S - T + t$. Scores may be in the thousands, where $e^x$ overflows;
-# subtracting the same number from all scores of a row leaves its weights as they are.
+# for $t = 0, …, T - 1$, both sums over the keys that the query may see: its own token's
+# and all before it. Query $t$ belongs to token $S - T + t$. Scores may be in the
+# thousands, above 0 and below, where $e^x$ overflows or is 0; subtracting the same number
+# from all scores of a row leaves its weights as they are.
 # The values may have another width than the keys.
 #
 # By hand, with $d = 4$, so that scores are halved: keys $(0, 0, 0, 0)$ and
@@ -764,22 +771,24 @@ check("04.1", causal_mask)
 
 # %%
 def one_head(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Causal attention of the last T of S tokens: q [T, d], k [S, d], v [S, e]."""
+    """Causal attention of the last T of S tokens: q [T, d], k [S, d], v [S, c]."""
     ### BEGIN SOLUTION
     T, S = len(q), len(k)
     scores = q @ k.T / np.sqrt(q.shape[-1])  # [T, S]
     hidden = np.arange(S) > np.arange(S - T, S)[:, None]  # [T, S]
     scores = np.where(hidden, -np.inf, scores)  # [T, S]
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))  # [T, S]
-    return weights / weights.sum(axis=-1, keepdims=True) @ v  # [T, e]
+    return weights / weights.sum(axis=-1, keepdims=True) @ v  # [T, c]
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next four lines. It should print [8. 5.] [5.]
+# To try it, take away the # of the lines of code. It should print [8. 5.] [5.]
 # q = np.array([[1.0, 0, 0, 0], [1, 0, 0, 0]])  # [T, d]
 # k = np.array([[0.0, 0, 0, 0], [2 * np.log(3), 0, 0, 0]])  # [S, d]
-# v = np.array([[8.0], [4.0]])  # [S, e]
+# v = np.array([[8.0], [4.0]])  # [S, c]
 # print(one_head(q, k, v)[:, 0].round(6), one_head(q[1:], k, v)[:, 0].round(6))
+
+# %%
 check("04.2", one_head)
 
 # %% [markdown]
@@ -803,12 +812,17 @@ def grouped_scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next four lines. It should print
+# To try it, take away the # of the lines of code. It should print
 # [10.0, 20.0, 300.0, 400.0]
+# [2, 6, 3, 5]
 # q, k = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 4)  # [B, T or S, H or G, d]
 # q[0, 0, :, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])
 # k[0, 0, :, 0] = torch.tensor([20.0, 200.0])
 # print(grouped_scores(q, k).flatten().tolist())
+# q, k = torch.randn(2, 3, 6, 4), torch.randn(2, 5, 2, 4)  # [B, T or S, H or G, d]
+# print(list(grouped_scores(q, k).shape))
+
+# %%
 check("04.3", grouped_scores)
 
 # %% [markdown]
@@ -819,10 +833,11 @@ check("04.3", grouped_scores)
 # returns those of *all* tokens so far as a pair, [B, S, G, d] each, oldest first. B, G
 # and d are the same in every call; T is 1 or more and may change. `truncate(length)`
 # keeps the first `length` tokens, from 0 to all of them, and forgets the rest; the next
-# `append` goes on from there. `length` tells how many tokens the cache holds.
+# `append` goes on from there. (An empty cache may be truncated to 0.) The attribute or
+# property `length` tells how many tokens the cache holds.
 #
 # By hand: append tokens a, b, c; then d: the second call returns a, b, c, d. Truncate to
-# 2 and append e: it returns a, b, e, and `length` is 3.
+# 1 and append e: it returns a, e, and `length` is 2.
 
 # %%
 class Cache:
@@ -855,14 +870,18 @@ class Cache:
         ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next six lines. It should print
-# [0, 1, 2, 3] then [0, 1, 4] [0, -1, -4] 3
+# To try it, take away the # of the lines of code. It should print
+# 0
+# [0, 1, 2, 3] then [0, 4] [0, -4] 2
+# print(Cache().length)
 # cache, x = Cache(), torch.arange(5.0).reshape(1, 5, 1, 1)  # [B, T, G, d]: a to e
 # _ = cache.append(x[:, :3], -x[:, :3])
 # print(cache.append(x[:, 3:4], -x[:, 3:4])[0].flatten().int().tolist(), end=" then ")
-# cache.truncate(2)
+# cache.truncate(1)
 # pair = cache.append(x[:, 4:], -x[:, 4:])  # [B, S, G, d] each
 # print(*(y.flatten().int().tolist() for y in pair), cache.length)
+
+# %%
 check("04.4", Cache)
 
 # %% [markdown]
@@ -872,8 +891,8 @@ check("04.4", Cache)
 # sequence attends to `context` tokens, the new one included. Return the step's
 # operations divided by the bytes that it fetches, as a float.
 #
-# - Operations, for each sequence: each of the `weights` numbers in the matrices takes
-#   part in one product and one sum, so 2. In each layer each of the H query heads does,
+# - Operations, for each sequence: each of the `weights` numbers in the matrices of all
+#   layers together takes part in one product and one sum, so 2. In each layer each of the H query heads does,
 #   for every token of the context, $2d$ operations for the score and $2d$ to add up the
 #   weighted values.
 # - Bytes: every number has 2. The matrices are fetched once for all sequences; each
@@ -884,10 +903,11 @@ check("04.4", Cache)
 # `config` has `n_layers` and `attention` with `n_heads` (H), `n_kv_heads` (G) and
 # `head_dim` (d).
 #
-# By hand, with one layer, $H = 2$, $G = 1$, $d = 4$, 1,000 weights, a context of 10 and
-# one sequence: $2000 + 10 \cdot 2 \cdot 16 = 2320$ operations,
-# $2 \cdot (1000 + 10 \cdot 8) = 2160$ bytes, and so 1.0741. With two sequences it is
-# $4640 / 2320 = 2$.
+# By hand, with two layers, $H = 2$, $G = 1$, $d = 4$, 1,000 weights, a context of 10 and
+# one sequence. A head does $2d + 2d = 4 \cdot 4$ operations for a token of the context:
+# $2000 + 2 \cdot 10 \cdot 2 \cdot (4 \cdot 4) = 2640$ operations in all. A key and a value
+# are 8 numbers: $2 \cdot (1000 + 2 \cdot 10 \cdot 8) = 2320$ bytes, and so 1.1379. With
+# two sequences it is $5280 / 2640 = 2$.
 
 # %%
 def decode_intensity(
@@ -903,11 +923,13 @@ def decode_intensity(
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next four lines. It should print 1.0741 2.0
+# To try it, take away the # of the lines of code. It should print 1.1379 2.0
 # heads = dm.config.GQA(n_heads=2, n_kv_heads=1, head_dim=4)
 # ffn = dm.config.SwiGLU(inter_dim=8)
-# tiny = dm.Config(50, dim=8, n_layers=1, max_seq_len=64, attention=heads, dense=ffn)
+# tiny = dm.Config(50, dim=8, n_layers=2, max_seq_len=64, attention=heads, dense=ffn)
 # print(*(round(decode_intensity(tiny, 1000, 10, B), 4) for B in (1, 2)))
+
+# %%
 check("04.5", decode_intensity)
 
 # %% [markdown]

@@ -110,6 +110,27 @@ def test_known_constants_do_not_pass(id):
     assert verdict(id, lambda *args: constant).status == "not yet"
 
 
+def test_merges_of_the_cases_can_come_out_of_training():
+    """A token's parts come first and one pair makes it, so one pass is right too."""
+    import numpy as np
+
+    from deepseek_mini.bpe import BPE
+    from deepseek_mini.tokenizer import SMALL_PATH
+
+    trained = list(BPE.from_file(SMALL_PATH).rank)
+    cases = [
+        c
+        for seed in range(20)
+        for c in EXERCISES["01.4"].cases(np.random.default_rng(seed))
+    ]
+    for merges in (trained, *(case.args[1] for case in cases)):
+        made = {}
+        for place, (left, right) in enumerate(merges):
+            assert left + right not in made
+            assert all(len(x) == 1 or x in made for x in (left, right)), (left, right)
+            made[left + right] = place
+
+
 # --- the lessons ------------------------------------------------------------------
 
 

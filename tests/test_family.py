@@ -5,6 +5,7 @@ import re
 import pytest
 
 import deepseek_mini as dm
+from deepseek_mini.config import MLA
 from deepseek_mini.lesson import atlas
 from deepseek_mini.lesson.family import CLAIMS, LANGUAGE, REASONING, VISION
 from deepseek_mini.lesson.selftest import QUESTIONS, verdict
@@ -42,8 +43,11 @@ def test_sizes_are_those_of_the_presets():
         if r.total:
             parameters = dm.count(config).parameters / 1e9
             assert parameters == pytest.approx(r.total, rel=0.005)
-        grouped = part.n_kv_heads < part.n_heads
-        assert r.attention == ("GQA" if grouped else "MHA")
+        if isinstance(part, MLA):
+            kind = "MLA"
+        else:
+            kind = "GQA" if part.n_kv_heads < part.n_heads else "MHA"
+        assert r.attention == kind
 
 
 def test_tables_have_a_cell_for_every_column(monkeypatch):

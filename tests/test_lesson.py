@@ -263,8 +263,8 @@ VERDICTS = [
     (lambda x, scale: -x * scale, "not yet", "that is negative"),
     (lambda x, scale: x * scale + 1e-6, "not yet", "12 of 12 elements differ"),
     (lambda x, scale: x * scale + 1e-6, "not yet", "think again"),
-    (lambda x, scale: None, "not yet", "without `return`"),
-    (lambda x, scale: ..., "not yet", "the result is a ellipsis"),
+    (lambda x, scale: None, "not yet", "returns nothing: is `return` missing?"),
+    (lambda x, scale: ..., "not yet", "the result is an ellipsis"),
     (lambda x, scale: torch.tensor(x) * scale, "not yet", "leave torch out"),
     (lambda x, scale: x[:2] * scale, "not yet", "the shape is (2, 4)"),
     (lambda x, scale: (x * scale).astype("f4"), "not yet", "the dtype is float32"),
@@ -279,6 +279,7 @@ VERDICTS = [
     (only_many, "not yet", "but should be (1, 2) (with one row)"),
     (right(np.ones(2), 1), "not yet", "expected the function itself"),
     (None, "not yet", "got None"),
+    (lambda x, scale: list(x * scale), "not yet", "a list of rows is no array yet"),
 ]
 
 
@@ -396,6 +397,106 @@ def test_an_error_says_with_which_inputs_and_has_a_hint(monkeypatch):
     assert "the inputs were x float64 [1, 2], scale 0.5" in result.hint
 
 
+def plain_cases(rng):
+    yield Case((["a", "b"], {"a": 1}), "a label")
+    yield Case((["a" * 200], {"a": 1}), "long ones")
+
+
+def joined(xs, times):
+    return [x * times.get(x, 1) for x in xs]
+
+
+PLAIN = {"right": joined, "cases": plain_cases, "signature": "joined(xs, times)"}
+
+
+def test_short_inputs_stand_before_the_difference(monkeypatch):
+    def says(theirs):
+        return judged(theirs, monkeypatch, **PLAIN, mistakes=()).reason
+
+    assert says(lambda xs, times: ["a"]) == (
+        "for xs = ['a', 'b'], times = {'a': 1}: your list is ['a'], but should be "
+        "['a', 'b']"
+    )
+    assert says(lambda xs, times: None).endswith(
+        ": your function returns nothing: is `return` missing?"
+    )
+    assert says(lambda xs, times: xs[9]).startswith(
+        "for xs = ['a', 'b'], times = {'a': 1}: IndexError"
+    )
+    assert says(lambda xs, times: xs if xs == ["a", "b"] else []).endswith(
+        "(with long ones)"
+    )
+
+
+def test_a_changed_list_of_texts_is_seen_and_shown_as_it_was(monkeypatch):
+    def sorts(xs, times):
+        xs.sort(reverse=True)
+        return joined(sorted(xs), times)
+
+    reason = judged(sorts, monkeypatch, **PLAIN).reason
+    assert reason.startswith("for xs = ['a', 'b']")
+    assert reason.endswith("your function changed its input xs in place")
+
+
+def test_an_exception_has_the_hint_of_the_exercise(monkeypatch):
+    mistakes = (Mistake("not there yet", raises="^KeyError: 'no such"),)
+    result = judged(raises_here, monkeypatch, mistakes=mistakes)
+    assert result.hint == "not there yet"
+    other = judged(lambda x, s: {}["other"], monkeypatch, mistakes=mistakes)
+    assert other.hint.startswith("the inputs were x float64 [3, 4], s")
+
+
+def test_describe_shows_what_is_short():
+    from deepseek_mini.lesson.explain import describe
+
+    assert describe("words", {("a", "b"): 3}) == "words {('a', 'b'): 3}"
+    assert describe("xs", list(range(99))).endswith("...") and describe(
+        "xs", list(range(99))
+    ).startswith("xs [0, 1, 2")
+    assert describe("f", torch.nn.Identity()) == "f, an Identity"
+
+
+def test_what_an_answer_does_outside_of_a_call_is_a_verdict(monkeypatch):
+    from deepseek_mini.lesson.judge import attribute
+
+    class Bad:
+        @property
+        def length(self):
+            return None.shape
+
+        @property
+        def later(self):
+            raise NotImplementedError("98.1")
+
+    def judge(name):
+        return lambda theirs, rng: attribute(theirs(), name)
+
+    raised = judged(Bad, monkeypatch, judge=judge("length"))
+    assert raised.reason.startswith("`length` raised AttributeError: 'NoneType'")
+    missing = judged(Bad, monkeypatch, judge=judge("width"))
+    assert missing.reason == "the new Bad has no `width`"
+    assert judged(Bad, monkeypatch, judge=judge("later")).status == "not attempted"
+    unforeseen = judged(Bad, monkeypatch, judge=lambda theirs, rng: theirs().length)
+    assert unforeseen.status == "not yet" and "NoneType" in unforeseen.reason
+
+
+def test_an_interrupt_is_one_plain_line(monkeypatch):
+    def endless(x, scale):
+        print("round")
+        raise KeyboardInterrupt
+
+    result = judged(endless, monkeypatch)
+    assert result.reason == (
+        "it was stopped while your function was running (with a matrix)"
+    )
+    assert "never ends" in result.hint and result.printed == "round\n"
+
+    def judge(theirs, rng):
+        raise KeyboardInterrupt
+
+    assert judged(right, monkeypatch, judge=judge).status == "not yet"
+
+
 def test_view_of_an_input_that_is_not_contiguous_has_a_hint(monkeypatch):
     def cases(rng):
         yield Case((torch.ones(4, 2).T, 1.0), "a transpose")
@@ -459,7 +560,8 @@ def test_check_prints_one_line_and_displays_nothing(capsys):
     result = check("03.1", rising)
     out = capsys.readouterr().out
     assert out == f"{result}\n"
-    assert out.startswith("03.1: not yet - element [1] is ")
+    assert out.startswith("03.1: not yet - for head_dim = 8, theta = ")
+    assert ": element [1] is " in out
     assert "\n  hint: these frequencies rise" in out
     assert not result and result.id == "03.1"
     assert result._ipython_display_() is None
@@ -493,14 +595,28 @@ def test_unknown_ids_are_listed():
     [
         ((1, 2), (1, 2), None),
         ([1, 2], (1, 2), None),
-        ((1, 3), (1, 2), "output 1: the result is 3, but should be 2"),
-        ((1,), (1, 2), "there are 1 outputs, but should be 2"),
-        (1, (1, 2), "should be a tuple of 2"),
+        ((1, 3), (1, 2), "your tuple is (1, 3), but should be (1, 2)"),
+        ((1.0, 3.0), (1.0, 2.0), "output 1: it is 3, but should be 2"),
+        ((1.0,), (1.0, 2.0), "your function returns 1 value, but should return 2"),
+        ([1.0], [1.0, 2.0], "your list has 1 entry, but should have 2"),
+        (["a"] * 99, ["b"] * 98, "has 99 entries, but should have 98; entry 0 is 'a'"),
+        (1, (1, 2), "the result is a number, but should be a tuple of 2"),
+        (zip(), [1], "the result is a zip, but should be a list"),
+        (None, [1], "the result is None, but should be a list"),
+        ([["a"]], [["b"]], "your list is [['a']], but should be [['b']]"),
         ({"a": 1}, {"a": 1.0}, None),
-        ({"b": 1}, {"a": 1}, "the keys ['b']"),
+        ({"b": 1}, {"a": 1}, "lacks 'a' and has 'b', which"),
+        ({(1, 2): 1}, {(1, 2): 1, (3, 4): 2}, "your dictionary lacks (3, 4)"),
+        (None, {}, "the result is None, but should be a dictionary"),
+        ([], {}, "the result is a list, but should be a dictionary"),
+        (dict.fromkeys("bcdefg"), {}, "has 'b', 'c', 'd', 'e' and 2 more, which"),
+        ({"b": 1, "a": 2}, {"a": 2, "b": 1}, None),
         ({"a": 2}, {"a": 1}, "entry 'a'"),
         ("abc", "abc", None),
-        ("abd", "abc", "'abd'"),
+        ("a\xad", "aŃ", "character 1 is '\\xad', chr(173), but should be 'Ń', chr(3"),
+        ("ab" * 99, "ac" * 99, "your text differs; character 1 is 'b', chr(98)"),
+        ("ab" * 99, "ab" * 98, "differs in length: 198 characters, but should be 196"),
+        (3, "abc", "the result is a number, but should be a text"),
         (True, 1, None),
         (np.float32(1), 1.0, None),
         (torch.tensor([1, 2]), torch.tensor([1, 2], dtype=torch.int32), None),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deepseek_mini.lesson.explain import NotAttempted, NotYet
-from deepseek_mini.lesson.judge import judge_exercise
+from deepseek_mini.lesson.explain import NotAttempted, NotYet, explain
+from deepseek_mini.lesson.judge import STOPPED, judge_exercise
 from deepseek_mini.lesson.oracles import find
 from deepseek_mini.lesson.progress import record
 
@@ -53,9 +53,9 @@ def check(id: str, theirs: object, *, seed: int = 0) -> Result:
 
     Prints `03.2: passed`, `03.2: not attempted`, or `03.2: not yet - <reason>` and a
     line with a hint; below it what the answer printed in the case that failed (prints
-    of the cases before are not shown). Never raises for a wrong answer; raises
-    ValueError for an id that does not exist. The global random generators are left as
-    they were.
+    of the cases before are not shown). Never raises for a wrong answer, and an
+    interrupt (the square button) is a verdict too; raises ValueError for an id that
+    does not exist. The global random generators are left as they were.
     """
     result = verdict(id, theirs, seed=seed)
     print(result)
@@ -74,8 +74,19 @@ def verdict(id: str, theirs: object, *, seed: int = 0) -> Result:
     except NotAttempted:
         return Result(id, "not attempted")
     except NotYet as problem:
-        return Result(id, "not yet", problem.reason, problem.hint, problem.printed)
+        return _not_yet(id, problem)
+    except KeyboardInterrupt:
+        return Result(id, "not yet", *STOPPED)
+    except Exception as problem:  # out of the answer, where no judge expected one
+        said = explain(problem, id, "")
+        if isinstance(said, NotAttempted):
+            return Result(id, "not attempted")
+        return _not_yet(id, said)
     return Result(id, "passed")
+
+
+def _not_yet(id: str, problem: NotYet) -> Result:
+    return Result(id, "not yet", problem.reason, problem.hint, problem.printed)
 
 
 def _indented(printed: str) -> str:

@@ -1,7 +1,7 @@
 """Where two values differ, in a sentence: type, shape, dtype, then the first element.
 
 Used by the judge of the exercises. Values are tensors, arrays, numbers, strings, and
-tuples, lists or dicts of these.
+tuples, lists or dicts of these. What is short is shown whole, beside what is right.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from deepseek_mini.lesson.explain import an, is_plain
+
 _TOLERANCE = {8: 1e-9, 4: 1e-5, 2: 2e-2}  # by bytes of a real number
+NO_RETURN = "is `return` missing?"
+_SHORT = 120  # characters of a list or text that is shown whole
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ def difference(
         return _sequences(got, want, tolerance, exact_dtype)
     if isinstance(want, dict):
         return _dicts(got, want, tolerance, exact_dtype)
-    if _family(want) is None:  # strings, None, configs
+    if isinstance(want, str):
+        return _texts(got, want)
+    if _family(want) is None:  # None, configs
         if type(got) is type(want) and (got is want or got == want):
             return None
         return Difference(f"the result is {got!r:.80}, but should be {want!r:.80}")
@@ -55,45 +61,102 @@ def _family(value: object) -> str | None:
     return None
 
 
+def _seen(value: object) -> str:
+    return _family(value) or ("None" if value is None else an(type(value).__name__))
+
+
 def _other_type(got: object, want: object) -> Difference:
-    seen = _family(got) or ("None" if got is None else f"a {type(got).__name__}")
     hint = ""
     if got is None:
-        hint = "a function that ends without `return` gives None"
+        hint = NO_RETURN
     elif isinstance(want, np.ndarray) and isinstance(got, torch.Tensor):
         hint = "this exercise is in NumPy: leave torch out of it"
     elif isinstance(want, torch.Tensor) and isinstance(got, np.ndarray):
         hint = "this exercise is in torch: leave NumPy out of it"
-    return Difference(f"the result is {seen}, but should be {_family(want)}", hint)
+    elif isinstance(got, list):
+        hint = "a list of rows is no array yet"
+    elif isinstance(got, tuple):
+        hint = "return the value itself, not several in a row"
+    return Difference(
+        f"the result is {_seen(got)}, but should be {_family(want)}", hint
+    )
+
+
+def _texts(got: object, want: str) -> Difference | None:
+    """Texts side by side, then the first character that differs."""
+    if not isinstance(got, str):
+        return Difference(f"the result is {_seen(got)}, but should be a text")
+    if got == want:
+        return None
+    both = "your text differs"
+    if len(got) <= _SHORT and len(want) <= _SHORT:
+        both = f"your text is {got!r}, but should be {want!r}"
+    for i, (a, b) in enumerate(zip(got, want)):
+        if a != b:
+            return Difference(
+                f"{both}; character {i} is {a!r}, chr({ord(a)}), but should be "
+                f"{b!r}, chr({ord(b)})"
+            )
+    if both == "your text differs":
+        both += f" in length: {len(got)} characters, but should be {len(want)}"
+    return Difference(both)
 
 
 def _sequences(got, want, tolerance, exact_dtype) -> Difference | None:
-    kind = "a tuple" if isinstance(want, tuple) else "a list"
+    kind = "tuple" if isinstance(want, tuple) else "list"
     if not isinstance(got, tuple | list):
-        seen = _family(got) or ("None" if got is None else f"a {type(got).__name__}")
-        return Difference(f"the result is {seen}, but should be {kind} of {len(want)}")
-    if len(got) != len(want):
-        return Difference(f"there are {len(got)} outputs, but should be {len(want)}")
+        hint = f"return all {len(want)}" if kind == "tuple" else ""
+        should = f"a tuple of {len(want)} values" if kind == "tuple" else "a list"
+        return Difference(f"the result is {_seen(got)}, but should be {should}", hint)
+    whole = f"your {kind} is {got!r}, but should be {want!r}"
+    if not (is_plain(got) and is_plain(want) and len(whole) <= 2 * _SHORT):
+        whole = ""
+    if kind == "tuple":
+        n = _count(got, "value", "values")
+        counts = f"your function returns {n}, but should return {len(want)}"
+    else:
+        n = _count(got, "entry", "entries")
+        counts = f"your list has {n}, but should have {len(want)}"
     for i, (a, b) in enumerate(zip(got, want)):
         diff = difference(a, b, tolerance, exact_dtype)
-        if diff is not None:
-            return Difference(f"output {i}: {diff.reason}", diff.hint)
-    return None
+        if diff is None:
+            continue
+        if whole:
+            return Difference(whole, diff.hint)
+        if len(got) != len(want):
+            tokens = isinstance(a, str) and isinstance(b, str)
+            first = f"; entry {i} is {a!r}, but should be {b!r}" if tokens else ""
+            return Difference(counts + first)
+        name = "output" if kind == "tuple" else "entry"
+        reason = diff.reason.replace("the result is", "it is", 1)
+        return Difference(f"{name} {i}: {reason}", diff.hint)
+    return None if len(got) == len(want) else Difference(whole or counts)
+
+
+def _count(values: tuple | list, one: str, many: str) -> str:
+    return f"{len(values)} {one if len(values) == 1 else many}"
 
 
 def _dicts(got, want, tolerance, exact_dtype) -> Difference | None:
-    if not isinstance(got, dict) or list(map(str, got)) != list(map(str, want)):
-        seen = sorted(map(str, got)) if isinstance(got, dict) else type(got).__name__
-        if not isinstance(got, dict) or seen != sorted(map(str, want)):
-            return Difference(
-                f"the result has the keys {seen}, but should have "
-                f"{sorted(map(str, want))}"
-            )
+    if not isinstance(got, dict):
+        return Difference(f"the result is {_seen(got)}, but should be a dictionary")
+    lacks = [key for key in want if key not in got]
+    extra = [key for key in got if key not in want]
+    said = [f"lacks {_keys(lacks)}"] if lacks else []
+    said += [f"has {_keys(extra)}, which should not be there"] if extra else []
+    if said:
+        return Difference("your dictionary " + " and ".join(said))
     for key in want:
         diff = difference(got[key], want[key], tolerance, exact_dtype)
         if diff is not None:
-            return Difference(f"entry {key!r}: {diff.reason}", diff.hint)
+            reason = diff.reason.replace("the result is", "it is", 1)
+            return Difference(f"entry {key!r}: {reason}", diff.hint)
     return None
+
+
+def _keys(keys: list) -> str:
+    shown = ", ".join(map(repr, keys[:4]))
+    return shown + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
 
 
 def _arrays(got, want, tolerance, exact_dtype) -> Difference | None:

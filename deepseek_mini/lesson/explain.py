@@ -73,7 +73,8 @@ class NotYet(Exception):
 def explain(problem: BaseException, id: str, inputs: str) -> NotAttempted | NotYet:
     """The learner's own exception as NotYet, with their line; a stub's as NotAttempted.
 
-    id: of the exercise, which its stub raises; inputs: what the answer was called with.
+    id: of the exercise, which its stub raises; inputs: what the answer was called with,
+    "" where the reader sees that anyway.
     """
     line, source = _their_line(problem.__traceback__)
     first = str(problem).strip().split("\n")[0][:200]
@@ -85,7 +86,12 @@ def explain(problem: BaseException, id: str, inputs: str) -> NotAttempted | NotY
                 "no exercise needs another one: its text has the formulas, so write "
                 f"them here, or do {first} first",
             )
-        if first in ("", id) or source.startswith("raise NotImplementedError"):
+        unknown = not id and re.fullmatch(r"\d\d\.\d+", first)
+        if (
+            first in ("", id)
+            or unknown
+            or source.startswith("raise NotImplementedError")
+        ):
             return NotAttempted()
     message = re.sub(r"0x[0-9a-fA-F]+", "0x...", first)
     reason = type(problem).__name__ + (f": {message}" if message else "")
@@ -99,9 +105,8 @@ def _hint(problem: BaseException, inputs: str) -> str:
     for kind, part, hint in _HINTS:
         if isinstance(problem, kind) and part in str(problem):
             return hint
-    if not inputs:
-        return ""
-    return f"the inputs were {inputs}; print what that line works with"
+    known = f"the inputs were {inputs}; " if inputs else ""
+    return known + "print what that line works with"
 
 
 def _their_line(trace: TracebackType | None) -> tuple[int | None, str]:
@@ -119,11 +124,37 @@ def _their_line(trace: TracebackType | None) -> tuple[int | None, str]:
     return line, source
 
 
+def an(name: str) -> str:
+    """The name of a type with its article: `a list`, `an ellipsis`."""
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
+
+
+def is_plain(value: object, *more: type) -> bool:
+    """Whether `repr` shows all of it: texts, whole numbers, and lists of these.
+
+    more: other types that count as plain, as float and dict.
+    """
+    if isinstance(value, dict):
+        return dict in more and is_plain([*value, *value.values()], *more)
+    if isinstance(value, tuple | list):
+        return all(is_plain(part, *more) for part in value)
+    return isinstance(value, (str, int, *more))
+
+
+def inputs_shown(names: list[str], args: tuple) -> str:
+    """`tokens = ['a', 'b'], pair = ('a', 'b')`; "" where that is long or no text."""
+    if not args or not all(is_plain(arg, float, dict, type(None)) for arg in args):
+        return ""
+    shown = ", ".join(f"{name} = {arg!r}" for name, arg in zip(names, args))
+    return shown if len(shown) <= 160 else ""
+
+
 def describe(name: str, value: object) -> str:
     """An input in a few words: `x float64 [7, 8]`, `theta 100.0`, `config a Config`."""
     if isinstance(value, torch.Tensor | np.ndarray):
         dtype = str(value.dtype).removeprefix("torch.")
         return f"{name} {dtype} {list(value.shape)}"
-    if isinstance(value, bool | int | float | str | None):
-        return f"{name} {value!r:.40}"
-    return f"{name} of type {type(value).__name__}"
+    if is_plain(value, float, dict, type(None)):
+        shown = repr(value)
+        return f"{name} {shown if len(shown) <= 80 else shown[:77] + '...'}"
+    return f"{name}, {an(type(value).__name__)}"

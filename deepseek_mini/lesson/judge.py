@@ -8,14 +8,22 @@ import contextlib
 import copy
 import inspect
 import io
+import re
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from deepseek_mini.lesson.compare import Difference, difference
-from deepseek_mini.lesson.explain import NotAttempted, NotYet, describe, explain
+from deepseek_mini.lesson.compare import NO_RETURN, Difference, difference
+from deepseek_mini.lesson.explain import (
+    NotAttempted,
+    NotYet,
+    an,
+    describe,
+    explain,
+    inputs_shown,
+)
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake
 
 
@@ -32,17 +40,19 @@ def judge_exercise(ex: Exercise, theirs: object, rng: np.random.Generator) -> No
     cases = list(ex.cases(rng))
     _check_parameters(theirs, cases[0].args, ex)
     for number, case in enumerate(cases):
-        where = f" (with {case.label})" if case.label else ""
+        shown = inputs_shown(_names(ex), case.args)  # before an answer changes them
         want = ex.right(*_copies(case.args))
         try:
             got, printed = _run(theirs, case.args, ex)
         except NotYet as problem:
-            problem.reason += where
+            problem.reason = _placed(problem.reason, shown, case)
             raise
         diff = difference(got, want, case.tolerance, ex.exact_dtype)
+        if got is None and want is not None:
+            diff = Difference(f"your function returns nothing: {NO_RETURN}")
         if diff is not None:
             hint = _hint(ex, theirs, diff, got, want, case, cases)
-            raise NotYet(f"{diff.reason}{where}", hint, printed)
+            raise NotYet(_placed(diff.reason, shown, case), hint, printed)
         if number == 0:
             again, printed = _run(theirs, case.args, ex)
             if difference(again, got, case.tolerance, ex.exact_dtype) is not None:
@@ -51,6 +61,43 @@ def judge_exercise(ex: Exercise, theirs: object, rng: np.random.Generator) -> No
                     "keep nothing between calls, and draw no random numbers",
                     printed,
                 )
+
+
+def _placed(reason: str, shown: str, case: Case) -> str:
+    """The reason with the inputs that it is about: all of them, or their label."""
+    if shown:
+        return f"for {shown}: {reason}"
+    return f"{reason} (with {case.label})" if case.label else reason
+
+
+def _names(ex: Exercise) -> list[str]:
+    return re.findall(r"\w+", ex.signature)[1:]
+
+
+def attribute(owner: object, name: str) -> object:
+    """`owner.name`, where a property may raise: NotYet says what it raised.
+
+    Raises NotAttempted for a stub, and NotYet where there is no such attribute.
+    """
+    known = name in dir(owner)
+    try:
+        return getattr(owner, name)
+    except AttributeError as problem:
+        if not known:
+            raise NotYet(
+                f"the new {type(owner).__name__} has no `{name}`",
+                "keep the names that the exercise gives",
+            ) from None
+        raise _raised(name, problem) from None
+    except Exception as problem:
+        raise _raised(name, problem) from None
+
+
+def _raised(name: str, problem: Exception) -> NotAttempted | NotYet:
+    said = explain(problem, "", "")
+    if isinstance(said, NotYet):
+        said.reason = f"`{name}` raised {said.reason}"
+    return said
 
 
 def call(theirs: Callable, *args: object, exercise: Exercise | None = None) -> object:
@@ -74,12 +121,10 @@ def _run(
         with contextlib.redirect_stdout(printed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = theirs(*args)
+    except KeyboardInterrupt:
+        raise NotYet(*STOPPED, printed.getvalue()) from None
     except (Exception, SystemExit) as problem:
-        named = [describe(_parameter(theirs, i), arg) for i, arg in enumerate(before)]
-        said = explain(problem, exercise.id if exercise else "", ", ".join(named))
-        if isinstance(said, NotYet):
-            said.printed = printed.getvalue()
-        raise said from None
+        raise _explained(problem, theirs, before, exercise, printed) from None
     for i, (old, new) in enumerate(zip(before, args)):
         if _changed(old, new):
             raise NotYet(
@@ -90,6 +135,28 @@ def _run(
     return result, printed.getvalue()
 
 
+def _explained(
+    problem: BaseException,
+    theirs: Callable,
+    args: tuple,
+    ex: Exercise | None,
+    printed: io.StringIO,
+) -> NotAttempted | NotYet:
+    """The verdict on an exception, with the exercise's own hint where it has one."""
+    named = [describe(_parameter(theirs, i), arg) for i, arg in enumerate(args)]
+    if ex is not None and ex.judge is None and inputs_shown(_names(ex), args):
+        named = []  # they stand in front of the reason
+    said = explain(problem, ex.id if ex else "", ", ".join(named))
+    if isinstance(said, NotYet):
+        said.printed = printed.getvalue()
+        shown = f"{type(problem).__name__}: {problem}"
+        for mistake in ex.mistakes if ex else ():
+            if mistake.raises and re.search(mistake.raises, shown):
+                said.hint = mistake.hint
+                break
+    return said
+
+
 def _changed(old: object, new: object) -> bool:
     """Whether tensors and arrays, also those in lists and dicts, hold other values."""
     if isinstance(new, tuple | list):
@@ -98,6 +165,8 @@ def _changed(old: object, new: object) -> bool:
         return old.keys() != new.keys() or any(_changed(old[k], new[k]) for k in new)
     if isinstance(new, torch.Tensor | np.ndarray):
         return difference(new, old, tolerance=0.0) is not None
+    if isinstance(new, str | int | float):
+        return old is not new and old != new
     return False  # a module or a config: what it is, the oracle must know
 
 
@@ -131,7 +200,7 @@ def _copies(args: tuple) -> tuple:
 
 
 def _kind(value: object) -> str:
-    return "None" if value is None else f"an object of type {type(value).__name__}"
+    return "None" if value is None else an(type(value).__name__)
 
 
 def _hint(
@@ -147,6 +216,8 @@ def _hint(
 
     When several give it in this case, the one that agrees in the most cases wins.
     """
+    if got is None:
+        return diff.hint
     fitting = [m for m in ex.mistakes if _fits(m, got, want, case, ex)]
     if len(fitting) > 1:
         others = [c for c in cases if c is not case]
@@ -170,12 +241,20 @@ def _fits(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if mistake.raises:
+                return False
             if mistake.gives is None:
                 return want is not None and bool(mistake.when(got, want, case.args))
             wrong = mistake.gives(*_copies(case.args))
         return difference(got, wrong, case.tolerance, ex.exact_dtype) is None
     except Exception:  # a wrong version may not stand every input
         return False
+
+
+STOPPED = (
+    "it was stopped while your function was running",
+    "a loop that never ends? print what its condition looks at",
+)
 
 
 def _quietly(theirs: Callable, args: tuple) -> object:

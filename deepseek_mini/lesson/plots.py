@@ -156,3 +156,32 @@ def _line_height(ax) -> float:
 
     points = ax.get_window_extent().height / ax.get_figure().dpi * 72
     return matplotlib.rcParams["font.size"] / points
+
+
+def draw_load(ax, loads: Sequence[Sequence[float]], first_step: int = 1):
+    """A sparse layer's load over training as a heat map; returns the image.
+
+    loads: a row a step, an entry an expert, such as
+        ``[row["load"][layer] for row in result.history]``. Colour is load over mean:
+        white is an even share, blue less, red twice as much or more. More than 120
+        steps are drawn as means over windows.
+    """
+    import numpy
+
+    share = numpy.asarray(loads, dtype=float)  # [steps, E]
+    share = share / share.mean(axis=1, keepdims=True)
+    windows = numpy.array_split(share, min(len(share), 120))
+    picture = numpy.stack([window.mean(axis=0) for window in windows], axis=1)
+    n_experts, last_step = len(picture), first_step + len(share) - 1
+    image = ax.imshow(
+        picture,
+        aspect="auto",
+        cmap=DIVERGING,
+        vmin=0,
+        vmax=2,
+        extent=(first_step - 0.5, last_step + 0.5, n_experts - 0.5, -0.5),
+        interpolation="nearest",
+    )
+    ax.grid(False)
+    ax.set(xlabel="step", ylabel="expert")
+    return image

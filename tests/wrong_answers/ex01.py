@@ -62,6 +62,34 @@ def characters_space_only(text):
     return "".join(chr(byte) for byte in text.encode()).replace(" ", "Ġ")
 
 
+def characters_isprintable(text):
+    moved = [n for n in range(256) if not chr(n).isprintable()]
+    return "".join(
+        chr(256 + moved.index(n)) if n in moved else chr(n) for n in text.encode()
+    )
+
+
+def characters_space_kept(text):
+    return characters(text).replace("Ġ", " ")
+
+
+def characters_numbered_by_text(text):
+    moved = []
+    out = ""
+    for byte in text.encode():
+        if _stands_for_itself(byte):
+            out += chr(byte)
+            continue
+        if byte not in moved:
+            moved.append(byte)
+        out += chr(256 + moved.index(byte))
+    return out
+
+
+def characters_no_return(text):
+    characters(text)
+
+
 # --- 01.2 -------------------------------------------------------------------------
 
 
@@ -121,6 +149,72 @@ def pairs_joined(words):
         for left, right in pairwise(word):
             counts[left + right] += times
     return counts
+
+
+def pairs_of_first_word(words):
+    counts = Counter()
+    for word, times in words.items():
+        for pair in pairwise(word):
+            counts[pair] += times
+        return counts
+    return counts
+
+
+def pairs_first_only(words):
+    counts = {}
+    for word, times in words.items():
+        for pair in pairwise(word):
+            counts[pair] = counts.get(pair, 0) + times
+            return counts
+    return counts
+
+
+def pairs_first_is_one(words):
+    counts = {}
+    for word, times in words.items():
+        for pair in pairwise(word):
+            if pair in counts:
+                counts[pair] += times
+            else:
+                counts[pair] = 1
+    return counts
+
+
+def pairs_with_zeros(words):
+    tokens = {token for word in words for token in word}
+    counts = {(a, b): 0 for a in tokens for b in tokens}
+    for word, times in words.items():
+        for pair in pairwise(word):
+            counts[pair] += times
+    return counts
+
+
+def pairs_last_lost(words):
+    counts = Counter()
+    for word, times in words.items():
+        for i in range(len(word) - 2):
+            counts[word[i], word[i + 1]] += times
+    return counts
+
+
+def pairs_key_error(words):
+    counts = {}
+    for word, times in words.items():
+        for pair in pairwise(word):
+            counts[pair] += times
+    return counts
+
+
+def pairs_set(words):
+    counts = Counter()
+    for word, times in words.items():
+        for pair in set(pairwise(word)):
+            counts[pair] += times
+    return counts
+
+
+def pairs_as_list(words):
+    return list(pairs(words).items())
 
 
 # --- 01.3 -------------------------------------------------------------------------
@@ -197,6 +291,48 @@ def merged_as_text(tokens, pair):
     return text.replace(pair[0] + " " + pair[1], pair[0] + pair[1]).split()
 
 
+def merged_no_step(tokens, pair):
+    out = []
+    i = 0
+    while i < len(tokens):
+        if tuple(tokens[i : i + 2]) == pair:
+            out.append(tokens[i] + tokens[i + 1])
+        else:
+            out.append(tokens[i])
+        i += 1
+    return out
+
+
+def merged_by_pairwise(tokens, pair):
+    return [a + b if (a, b) == pair else a for a, b in pairwise(tokens)]
+
+
+def merged_list_against_tuple(tokens, pair):
+    out = []
+    i = 0
+    while i < len(tokens):
+        if tokens[i : i + 2] == pair:
+            out.append(tokens[i] + tokens[i + 1])
+            i += 2
+        else:
+            out.append(tokens[i])
+            i += 1
+    return out
+
+
+def merged_past_the_end(tokens, pair):
+    out = []
+    i = 0
+    while i < len(tokens):
+        if (tokens[i], tokens[i + 1]) == pair:
+            out.append(tokens[i] + tokens[i + 1])
+            i += 2
+        else:
+            out.append(tokens[i])
+            i += 1
+    return out
+
+
 # --- 01.4 -------------------------------------------------------------------------
 
 
@@ -269,6 +405,18 @@ def encoded_joined(word, merges):
     return " ".join(encoded(word, merges))
 
 
+def encoded_alphabetical(word, merges):
+    tokens = list(word)
+    while known := [pair for pair in pairwise(tokens) if pair in merges]:
+        tokens = merged(tokens, min(known))
+    return tokens
+
+
+def encoded_sorts(word, merges):
+    merges.sort(key=lambda pair: -len(pair[0]))
+    return encoded(word, merges)
+
+
 ANSWERS = {
     "01.1": Answers(
         right=[characters],
@@ -280,6 +428,10 @@ ANSWERS = {
             Wrong(characters_soft_hyphen, "the soft hyphen"),
             Wrong(characters_list, "join the characters"),
             Wrong(characters_space_only, "only the space was moved"),
+            Wrong(characters_isprintable, "the space moves too"),
+            Wrong(characters_space_kept, "the space moves too"),
+            Wrong(characters_numbered_by_text, "over all 256"),
+            Wrong(characters_no_return, "returns nothing: is `return` missing?"),
         ],
     ),
     "01.2": Answers(
@@ -291,6 +443,14 @@ ANSWERS = {
             Wrong(pairs_sorted, "has an order"),
             Wrong(pairs_overwrite, "keeps only the last count"),
             Wrong(pairs_joined, "tuples of two tokens"),
+            Wrong(pairs_of_first_word, "`return` stand inside the loop"),
+            Wrong(pairs_first_only, "`return` stand inside the loop"),
+            Wrong(pairs_first_is_one, "for the first time counts 1"),
+            Wrong(pairs_with_zeros, "not even with 0"),
+            Wrong(pairs_last_lost, "has n - 1 pairs"),
+            Wrong(pairs_key_error, "is not in the dictionary yet"),
+            Wrong(pairs_set, "is counted once a word"),
+            Wrong(pairs_as_list, "a list, but should be a dictionary"),
         ],
     ),
     "01.3": Answers(
@@ -301,6 +461,10 @@ ANSWERS = {
             Wrong(merged_overlapping, "used twice"),
             Wrong(merged_in_place, "changed its input tokens in place"),
             Wrong(merged_as_text, "borders between tokens count"),
+            Wrong(merged_no_step, "the second token is used up"),
+            Wrong(merged_by_pairwise, "the second token is used up"),
+            Wrong(merged_list_against_tuple, "A list never equals a tuple"),
+            Wrong(merged_past_the_end, "has no neighbour to the right"),
         ],
     ),
     "01.4": Answers(
@@ -312,6 +476,8 @@ ANSWERS = {
             Wrong(encoded_each_once, "in one place only"),
             Wrong(encoded_stops, "ends the loop"),
             Wrong(encoded_joined, "as a list"),
+            Wrong(encoded_alphabetical, "in alphabetical order"),
+            Wrong(encoded_sorts, "changed its input merges in place"),
         ],
     ),
 }

@@ -88,6 +88,27 @@ def norm_no_keepdims(x, weight, eps):
     return x / np.sqrt((x**2).mean(-1) + eps) * weight
 
 
+def norm_float32(x, weight, eps):
+    wide = x.astype(np.float32)
+    root = np.sqrt((wide**2).mean(axis=-1, keepdims=True) + eps)
+    return (wide / root * weight).astype(x.dtype)
+
+
+def norm_mean_float32(x, weight, eps):
+    mean_square = np.mean(x.astype(np.float64) ** 2, -1, np.float32, keepdims=True)
+    return (x / np.sqrt(mean_square + eps) * weight).astype(x.dtype)
+
+
+def norm_axis_1(x, weight, eps):
+    wide = x.astype(np.float64)
+    root = np.sqrt((wide**2).mean(axis=1, keepdims=True) + eps)
+    return (wide / root * weight).astype(x.dtype)
+
+
+def norm_no_return(x, weight, eps):
+    norm(x, weight, eps)
+
+
 # --- 02.2 -------------------------------------------------------------------------
 
 
@@ -171,6 +192,26 @@ def backward_only_x(grad, x, weight, eps):
     return backward(grad, x, weight, eps)[0]
 
 
+def backward_no_eps(grad, x, weight, eps):
+    return backward(grad, x, weight, 0.0)
+
+
+def backward_r_is_root(grad, x, weight, eps):
+    r = np.sqrt((x * x).mean(-1, keepdims=True) + eps)
+    g, n = grad * weight, r * x
+    return r * (g - n * (g * n).mean(-1, keepdims=True)), (grad * n).sum(0)
+
+
+def backward_scalar_weight(grad, x, weight, eps):
+    dx, _ = backward(grad, x, weight, eps)
+    return dx, (grad * _parts(grad, x, weight, eps)[1]).sum()
+
+
+def backward_weight_over_channels(grad, x, weight, eps):
+    dx, _ = backward(grad, x, weight, eps)
+    return dx, (grad * _parts(grad, x, weight, eps)[1]).sum(-1)
+
+
 # --- 02.3 -------------------------------------------------------------------------
 
 
@@ -222,6 +263,23 @@ def swiglu_not_transposed(x, w1, w2, w3):
 def swiglu_wide(x, w1, w2, w3):
     x, w1, w2, w3 = x.double(), w1.double(), w2.double(), w3.double()
     return (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T
+
+
+def swiglu_matrix_first(x, w1, w2, w3):
+    return w2 @ (F.silu(w1 @ x) * (w3 @ x))
+
+
+def swiglu_no_transpose_back(x, w1, w2, w3):
+    return (F.silu(x @ w1.T) * (x @ w3.T)) @ w2
+
+
+def swiglu_other_order(x, w1, w3, w2):
+    return (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T
+
+
+def swiglu_sign(x, w1, w2, w3):
+    gate = x @ w1.T
+    return (gate / (1 + torch.exp(gate)) * (x @ w3.T)) @ w2.T
 
 
 # --- 02.4 -------------------------------------------------------------------------
@@ -284,6 +342,10 @@ ANSWERS = {
             Wrong(norm_promotes, "give back x's dtype"),
             Wrong(norm_in_place, "changed its input x in place"),
             Wrong(norm_no_keepdims, "matched from the right"),
+            Wrong(norm_float32, "rounded to float32 on the way"),
+            Wrong(norm_mean_float32, "rounded to float32 on the way"),
+            Wrong(norm_axis_1, "the channels are the last axis"),
+            Wrong(norm_no_return, "is `return` missing?"),
         ],
     ),
     "02.2": Answers(
@@ -299,7 +361,11 @@ ANSWERS = {
             Wrong(backward_weight_not_summed, "still one for every token"),
             Wrong(backward_weight_mean, "in several places add"),
             Wrong(backward_weight_from_x, "the weight multiplies n"),
-            Wrong(backward_only_x, "should be a tuple of 2"),
+            Wrong(backward_only_x, "return both"),
+            Wrong(backward_no_eps, "eps is forgotten"),
+            Wrong(backward_r_is_root, "one over the root"),
+            Wrong(backward_scalar_weight, "sum over the tokens only, axis 0"),
+            Wrong(backward_weight_over_channels, "sum over the tokens, axis 0"),
         ],
     ),
     "02.3": Answers(
@@ -313,7 +379,11 @@ ANSWERS = {
             Wrong(swiglu_sum, "a gate multiplies"),
             Wrong(swiglu_no_value, "w3 is not used"),
             Wrong(swiglu_no_way_back, "leads back to D channels"),
-            Wrong(swiglu_not_transposed, "RuntimeError"),
+            Wrong(swiglu_not_transposed, "as in nn.Linear"),
+            Wrong(swiglu_matrix_first, "as in nn.Linear"),
+            Wrong(swiglu_no_transpose_back, "as in nn.Linear"),
+            Wrong(swiglu_other_order, "as in nn.Linear"),
+            Wrong(swiglu_sign, "the sign in the exponent"),
             Wrong(swiglu_wide, "give back x's dtype"),
         ],
     ),

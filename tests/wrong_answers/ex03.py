@@ -388,7 +388,7 @@ ANSWERS = {
             Wrong(frequencies_per_channel, "one frequency for a pair"),
             Wrong(frequencies_from_one, "exactly 1 radian"),
             Wrong(frequencies_float32, "the dtype is float32, but should be float64"),
-            Wrong(frequencies_no_return, "without `return`"),
+            Wrong(frequencies_no_return, "is `return` missing?"),
         ],
     ),
     "03.2": Answers(

@@ -73,6 +73,15 @@ def mask_floats(n_queries, n_keys):
     return torch.ones(n_queries, n_keys).tril(n_keys - n_queries)
 
 
+def mask_square(n_queries, n_keys):
+    return torch.ones(n_keys, n_keys, dtype=torch.bool).tril()
+
+
+def mask_of_infinities(n_queries, n_keys):
+    hidden = ~mask(n_queries, n_keys)
+    return torch.zeros(n_queries, n_keys).masked_fill(hidden, float("-inf"))
+
+
 # --- 04.2 -------------------------------------------------------------------------
 
 
@@ -174,6 +183,49 @@ def head_in_torch(q, k, v):
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
 
+def head_maximum_of_hidden(q, k, v):
+    s = q @ k.T / math.sqrt(q.shape[1])
+    e = np.exp(s - s.max(-1, keepdims=True)) * ~_hidden(len(q), len(k))
+    return e / e.sum(-1, keepdims=True) @ v
+
+
+def head_maximum_of_all(q, k, v):
+    scores = q @ k.T / math.sqrt(q.shape[1])
+    scores[_hidden(len(q), len(k))] = -np.inf
+    e = np.exp(scores - scores.max())
+    return e / e.sum(axis=1, keepdims=True) @ v
+
+
+def _head_filled(number):
+    def head_filled(q, k, v):
+        scores = q @ k.T / math.sqrt(q.shape[1])
+        return _softmax(np.where(_hidden(*scores.shape), number, scores)) @ v
+
+    head_filled.__name__ = f"head_filled_with_{number}"
+    return head_filled
+
+
+def head_not_itself(q, k, v):
+    scores = q @ k.T / math.sqrt(q.shape[1])
+    T, S = scores.shape
+    scores[np.triu(np.ones((T, S), dtype=bool), S - T)] = -np.inf
+    return _softmax(scores) @ v
+
+
+def head_only_weights(q, k, v):
+    scores = q @ k.T / math.sqrt(q.shape[1])
+    scores[_hidden(len(q), len(k))] = -np.inf
+    return _softmax(scores)
+
+
+def head_as_list(q, k, v):
+    return list(head(q, k, v))
+
+
+def head_no_return(q, k, v):
+    head(q, k, v)
+
+
 # --- 04.3 -------------------------------------------------------------------------
 
 
@@ -248,6 +300,32 @@ def scores_split_queries(q, k):
     return out * q.shape[-1] ** -0.5
 
 
+def scores_reshaped(q, k):
+    (B, T, H, d), S = q.shape, k.shape[1]
+    k = k.repeat_interleave(H // k.shape[2], dim=2)
+    return q.reshape(B, H, T, d) @ k.reshape(B, H, S, d).mT / math.sqrt(d)
+
+
+def scores_keys_reshaped(q, k):
+    B, S, G, d = k.shape
+    k = k.reshape(B, G, S, d).repeat_interleave(q.shape[2] // G, dim=1)
+    return q.transpose(1, 2) @ k.mT / math.sqrt(d)
+
+
+def scores_masked(q, k):
+    T, S = q.shape[1], k.shape[1]
+    return scores(q, k).masked_fill(~mask(T, S), float("-inf"))
+
+
+def scores_softmax(q, k):
+    return scores(q, k).softmax(dim=-1)
+
+
+def scores_repeat_g_times(q, k):
+    k = k.repeat_interleave(k.shape[2] + 2, dim=2)
+    return torch.einsum("bthd,bshd->bhts", q, k) / math.sqrt(q.shape[-1])
+
+
 # --- 04.4 -------------------------------------------------------------------------
 
 
@@ -303,6 +381,55 @@ class RoomCache:
 
     def truncate(self, length):
         self.length = length
+
+
+class LengthTooEarly(CatCache):
+    @property
+    def length(self):
+        return self.k.shape[1]
+
+
+class LengthOfEmpty(CatCache):
+    def __init__(self):
+        self.k = self.v = torch.empty(0)
+
+    @property
+    def length(self):
+        return self.k.shape[1]
+
+
+class NoLength:
+    def __init__(self):
+        self.k = self.v = None
+
+    def append(self, k, v):
+        return k, v
+
+    def truncate(self, length):
+        pass
+
+
+class NoTruncate(CatCache):
+    def truncate(self, length):
+        raise NotImplementedError("04.4")
+
+
+class TruncatesBatch(ListCache):
+    """Cut along the first axis."""
+
+    def append(self, k, v):
+        keys, values = ListCache.append(self, k, v)
+        self.pair = keys, values
+        return keys, values
+
+    def truncate(self, length):
+        self.pair = tuple(x[:length] for x in self.pair)
+        self.length = length
+
+
+class CannotTruncateEmpty(CatCache):
+    def truncate(self, length):
+        self.k, self.v = self.k[:, :length], self.v[:, :length]
 
 
 class Overwrites(CatCache):
@@ -488,6 +615,25 @@ def intensity_upside_down(config, weights, context, batch_size):
     return 1 / intensity(config, weights, context, batch_size)
 
 
+def intensity_weights_each_layer(config, weights, context, batch_size):
+    a = config.attention
+    tokens = batch_size * context * a.head_dim
+    flops = config.n_layers * (2 * weights * batch_size + 4 * a.n_heads * tokens)
+    fetched = config.n_layers * (2 * weights + 4 * a.n_kv_heads * tokens)
+    return flops / fetched
+
+
+def intensity_one_more_token(config, weights, context, batch_size):
+    return intensity(config, weights, context + 1, batch_size)
+
+
+def intensity_whole(config, weights, context, batch_size):
+    a = config.attention
+    tokens = config.n_layers * batch_size * context * a.head_dim
+    flops = 2 * weights * batch_size + 4 * a.n_heads * tokens
+    return flops // (2 * weights + 4 * a.n_kv_heads * tokens)
+
+
 ANSWERS = {
     "04.1": Answers(
         right=[mask, mask_by_positions, mask_last_rows],
@@ -502,6 +648,8 @@ ANSWERS = {
             Wrong(mask_cached_only, "only the cached keys are seen"),
             Wrong(mask_transposed, "a column to a key"),
             Wrong(mask_floats, "the dtype is float32, but should be bool"),
+            Wrong(mask_square, "keep the last T rows"),
+            Wrong(mask_of_infinities, "make it boolean"),
         ],
     ),
     "04.2": Answers(
@@ -519,6 +667,14 @@ ANSWERS = {
             Wrong(head_mask_one_too_far, "one token too far ahead"),
             Wrong(head_not_normalised, "never divided by their sum"),
             Wrong(head_in_torch, "leave torch out of it"),
+            Wrong(head_maximum_of_hidden, "belongs to a hidden key"),
+            Wrong(head_maximum_of_all, "each row has its own largest"),
+            Wrong(_head_filled(-20), "visible scores can be below"),
+            Wrong(_head_filled(-1000), "visible scores can be below"),
+            Wrong(head_not_itself, "do not see their own token's key"),
+            Wrong(head_only_weights, "they still have to meet v"),
+            Wrong(head_as_list, "a list of rows is no array yet"),
+            Wrong(head_no_return, "is `return` missing?"),
         ],
     ),
     "04.3": Answers(
@@ -534,7 +690,12 @@ ANSWERS = {
             Wrong(scores_first_key, "uses the first key head"),
             Wrong(scores_transposed, "rows are queries, columns are keys"),
             Wrong(scores_heads_third, "scores are [B, H, T, S]"),
-            Wrong(scores_without_groups, "RuntimeError"),
+            Wrong(scores_without_groups, "each key head serves H / G query heads"),
+            Wrong(scores_repeat_g_times, "each key head serves H / G query heads"),
+            Wrong(scores_reshaped, "reshape does not move axes"),
+            Wrong(scores_keys_reshaped, "reshape does not move axes"),
+            Wrong(scores_masked, "no mask here"),
+            Wrong(scores_softmax, "no softmax here"),
         ],
     ),
     "04.4": Answers(
@@ -551,8 +712,14 @@ ANSWERS = {
             Wrong(ValuesAreKeys, "the values are the keys once more"),
             Wrong(Swapped, "have changed places"),
             Wrong(SharedByAll, "two caches share their memory"),
-            Wrong(NoReturn, "the result is None"),
+            Wrong(NoReturn, "append returns nothing: is `return` missing?"),
             Wrong(LengthIsMethod, "length is a method"),
+            Wrong(LengthTooEarly, "`length` raised AttributeError: 'NoneType'"),
+            Wrong(LengthOfEmpty, "`length` raised IndexError: tuple index"),
+            Wrong(NoLength, "the new NoLength has no `length`"),
+            Wrong(NoTruncate, "`truncate` is still empty"),
+            Wrong(TruncatesBatch, "tokens are on axis 1"),
+            Wrong(CannotTruncateEmpty, "an empty cache has nothing to cut"),
         ],
     ),
     "04.5": Answers(
@@ -567,8 +734,11 @@ ANSWERS = {
             Wrong(intensity_scores_only, "half of attention's operations"),
             Wrong(intensity_weights_only, "attention's own operations are missing"),
             Wrong(intensity_numbers, "a number has two bytes"),
-            Wrong(intensity_one_layer, "counted for one layer"),
+            Wrong(intensity_one_layer, "attention and cache count n_layers times"),
             Wrong(intensity_upside_down, "bytes per operation"),
+            Wrong(intensity_weights_each_layer, "of all layers together"),
+            Wrong(intensity_one_more_token, "among the `context` tokens already"),
+            Wrong(intensity_whole, "cut to a whole number"),
         ],
     ),
 }

@@ -57,12 +57,14 @@ class Mistake:
 
     gives: the wrong function. The hint is given when the learner's result equals its.
     when: instead, a predicate of (got, want, args).
+    raises: instead, a pattern that the exception shows as "KeyError: ('a', 'b')".
     The hint names what is wrong, not the line that mends it.
     """
 
     hint: str
     gives: Callable | None = None
     when: Callable[[object, object, tuple], bool] | None = None
+    raises: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Exercise:
 @lru_cache
 def lessons() -> dict[str, tuple[Exercise, ...]]:
     """Every lesson that has exercises: {"03_rope": (Exercise, ...)}, in order."""
-    names = sorted(m.name for m in iter_modules(__path__) if m.name.startswith("ex"))
+    found = (module.name for module in iter_modules(__path__))
+    names = sorted(name for name in found if re.fullmatch(r"ex\d\d", name))
     modules = [import_module(f"{__name__}.{name}") for name in names]
     return {module.LESSON: tuple(module.EXERCISES) for module in modules}
 

@@ -1,302 +1,16 @@
 """Lesson 02, RMSNorm and SwiGLU: the oracles go other ways than the lesson.
 
-The norm is a vector over its Euclidean length, its gradient is autograd's, SwiGLU is a
-sum over the middle channels in float64, and the width is found by counting up.
+SwiGLU is a sum over the middle channels in float64, and the width is found by counting
+up. The norm and its gradient are in `rms_norm.py` and `rms_norm_gradient.py`.
 """
 
-import numpy as np
 import torch
 
-from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, array, tensor
+from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, tensor
+from deepseek_mini.lesson.oracles.rms_norm import NORM
+from deepseek_mini.lesson.oracles.rms_norm_gradient import BACKWARD
 
 LESSON = "02_norm_and_swiglu"
-
-# --- 02.1 -------------------------------------------------------------------------
-
-
-def rms_norm(x, weight, eps):
-    wide = x.astype(np.float64)
-    dim = x.shape[-1]
-    length = np.sqrt(np.einsum("...i,...i->...", wide, wide) + dim * eps)
-    return (wide * np.sqrt(dim) / length[..., None] * weight).astype(x.dtype)
-
-
-def _other_norm(bottom, top=lambda x: x):
-    """The norm with another denominator, of (x, eps), or another numerator."""
-
-    def wrong(x, weight, eps):
-        wide = x.astype(np.float64)
-        return (top(wide) / bottom(wide, eps) * weight).astype(x.dtype)
-
-    return wrong
-
-
-def _mean(x):
-    return x.mean(-1, keepdims=True)
-
-
-def _variance(x):
-    return x.var(-1, keepdims=True)
-
-
-def _along_tokens(x, weight, eps):
-    wide = x.astype(np.float64)
-    root = np.sqrt((wide**2).mean(0, keepdims=True) + eps)
-    return (wide / root * weight).astype(x.dtype)
-
-
-def _over_everything(x, weight, eps):
-    wide = x.astype(np.float64)
-    return (wide / np.sqrt((wide**2).mean() + eps) * weight).astype(x.dtype)
-
-
-def _in_half_precision(got, want, args):
-    """The right shape and dtype, from squares that overflowed."""
-    x = args[0]
-    if x.dtype != np.float16 or np.shape(got) != want.shape:
-        return False
-    with np.errstate(all="ignore"):
-        overflow = ~np.isfinite(x**2).all()
-    return bool(overflow) and getattr(got, "dtype", None) == want.dtype
-
-
-def norm_cases(rng):
-    for shape, dtype, scale, eps, strided, label in (
-        ((5, 8), np.float64, 1.0, 1e-6, False, "five tokens"),
-        ((2, 3, 7), np.float64, 3.0, 1e-6, False, "a batch of two"),
-        ((6, 6), np.float64, 0.01, 1e-4, False, "as many tokens as channels"),
-        ((9,), np.float64, 1.0, 0.1, False, "a single vector"),
-        ((4, 10), np.float64, 0.1, 0.01, True, "an array that is not contiguous"),
-        ((3, 16), np.float32, 1.0, 1e-5, False, "float32"),
-        ((4, 12), np.float16, 400.0, 1e-5, False, "float16 with large numbers"),
-    ):
-        x = (array(rng, *shape, strided=strided) + 0.4) * scale
-        x = x if dtype == np.float64 else x.astype(dtype)
-        if dtype == np.float16:
-            x[..., 0] = 300.0  # its square is beyond float16
-        weight = (1 + 0.3 * array(rng, shape[-1])).astype(dtype)
-        said = f"{label}: x {np.dtype(dtype).name} {list(shape)}, eps {eps:g}"
-        yield Case((x, weight, eps), said)
-
-
-NORM = Exercise(
-    id="02.1",
-    title="RMSNorm",
-    signature="rms_norm(x, weight, eps)",
-    difficulty="a few lines",
-    minutes=8,
-    right=rms_norm,
-    cases=norm_cases,
-    mistakes=(
-        Mistake(
-            "float16 ends at 65,504, so squares of numbers above 255 are infinite: "
-            "take them in a wider dtype, and cast only the result",
-            when=_in_half_precision,
-        ),
-        Mistake(
-            "the denominator has the mean of the numbers; which mean gives RMS its "
-            "name?",
-            gives=_other_norm(lambda x, eps: np.sqrt(_mean(x) ** 2 + eps)),
-        ),
-        Mistake(
-            "the denominator has the mean of the numbers; which mean gives RMS its "
-            "name?",
-            gives=_other_norm(lambda x, eps: _mean(x) + eps),
-        ),
-        Mistake(
-            "eps is added to the root; the formula has it inside",
-            gives=_other_norm(lambda x, eps: np.sqrt(_mean(x**2)) + eps),
-        ),
-        Mistake(
-            "eps is missing",
-            gives=_other_norm(lambda x, eps: np.sqrt(_mean(x**2))),
-        ),
-        Mistake(
-            "this divides by the mean square itself; its root is missing",
-            gives=_other_norm(lambda x, eps: _mean(x**2) + eps),
-        ),
-        Mistake(
-            "this multiplies by the root mean square; the norm divides by it",
-            gives=_other_norm(lambda x, eps: 1 / np.sqrt(_mean(x**2) + eps)),
-        ),
-        Mistake(
-            "the squares are summed, and the formula has their mean: with more "
-            "channels the result gets smaller",
-            gives=_other_norm(
-                lambda x, eps: np.sqrt((x**2).sum(-1, keepdims=True) + eps)
-            ),
-        ),
-        Mistake(
-            "this is LayerNorm: RMSNorm does not subtract the mean",
-            gives=_other_norm(
-                lambda x, eps: np.sqrt(_variance(x) + eps), lambda x: x - _mean(x)
-            ),
-        ),
-        Mistake(
-            "the denominator is the standard deviation, which is taken about the "
-            "mean; RMS is taken about 0",
-            gives=_other_norm(lambda x, eps: np.sqrt(_variance(x) + eps)),
-        ),
-        Mistake(
-            "the mean runs over the tokens; each token is normalised on its own, over "
-            "its channels",
-            gives=_along_tokens,
-        ),
-        Mistake(
-            "one mean is taken of the whole array; each token has its own",
-            gives=_over_everything,
-        ),
-        Mistake(
-            "the weight is missing",
-            gives=lambda x, w, eps: rms_norm(x, np.ones_like(w), eps),
-        ),
-        Mistake(
-            "this multiplies by 1 + weight; here the weight itself is the factor",
-            gives=lambda x, w, eps: rms_norm(x, 1 + w, eps),
-        ),
-        Mistake(
-            "something wider promotes the result: give back x's dtype",
-            when=lambda got, want, args: (
-                isinstance(got, np.ndarray)
-                and got.shape == want.shape
-                and got.dtype.itemsize > want.dtype.itemsize
-            ),
-        ),
-    ),
-    hint="print the mean square of every token: its shape should be that of x with 1 "
-    "as the last axis; then work one token by hand",
-)
-
-# --- 02.2 -------------------------------------------------------------------------
-
-
-def rms_norm_backward(grad, x, weight, eps):
-    """Autograd through the norm, written as a product with a power."""
-    leaves = [
-        torch.tensor(a, dtype=torch.float64).requires_grad_() for a in (x, weight)
-    ]
-    mean_square = torch.linalg.vector_norm(leaves[0], dim=-1) ** 2 / x.shape[-1]
-    y = leaves[1] * leaves[0] * (mean_square + eps).pow(-0.5).unsqueeze(-1)
-    y.backward(torch.tensor(grad, dtype=torch.float64))
-    return tuple(leaf.grad.numpy() for leaf in leaves)
-
-
-def _backward(into_x=None, into_weight=None):
-    """The backward pass with one half replaced, a function of (grad, n, r, w, x)."""
-
-    def wrong(grad, x, weight, eps):
-        r = 1 / np.sqrt((x**2).mean(-1, keepdims=True) + eps)
-        dx, dweight = rms_norm_backward(grad, x, weight, eps)
-        parts = (grad, r * x, r, weight, x)
-        return (
-            dx if into_x is None else into_x(*parts),
-            dweight if into_weight is None else into_weight(*parts),
-        )
-
-    return wrong
-
-
-def backward_cases(rng):
-    for n, dim, scale, eps, strided, label in (
-        (5, 8, 1.0, 1e-6, False, "five tokens"),
-        (1, 7, 1.0, 1e-6, False, "a single token"),
-        (6, 6, 0.5, 1e-6, False, "as many tokens as channels"),
-        (4, 3, 0.1, 0.02, False, "a large eps"),
-        (3, 10, 2.0, 1e-5, True, "arrays that are not contiguous"),
-    ):
-        grad = array(rng, n, dim, strided=strided)
-        x = (array(rng, n, dim, strided=strided) + 0.4) * scale
-        weight = 1 + 0.3 * array(rng, dim)
-        said = f"{label}: x [{n}, {dim}], eps {eps:g}"
-        yield Case((grad, x, weight, eps), said, tolerance=1e-8)
-
-
-BACKWARD = Exercise(
-    id="02.2",
-    title="The gradient of RMSNorm",
-    signature="rms_norm_backward(grad, x, weight, eps)",
-    difficulty="some thought",
-    minutes=15,
-    right=rms_norm_backward,
-    cases=backward_cases,
-    mistakes=(
-        Mistake(
-            "the gradient of x treats the root as a constant: the second term is "
-            "missing",
-            gives=_backward(lambda g, n, r, w, x: r * g * w),
-        ),
-        Mistake(
-            "the gradient of x forgets the weight: g is grad times weight",
-            gives=_backward(lambda g, n, r, w, x: r * (g - n * _mean(g * n))),
-        ),
-        Mistake(
-            "the weight is in the first term of the gradient of x, not in the second",
-            gives=_backward(lambda g, n, r, w, x: r * (g * w - n * _mean(g * n))),
-        ),
-        Mistake(
-            "the second term has the wrong sign: is the result at right angles to x?",
-            gives=_backward(lambda g, n, r, w, x: r * (g * w + n * _mean(g * w * n))),
-        ),
-        Mistake(
-            "the second term has a sum where the formula has a mean",
-            gives=_backward(
-                lambda g, n, r, w, x: (
-                    r * (g * w - n * (g * w * n).sum(-1, keepdims=True))
-                )
-            ),
-        ),
-        Mistake(
-            "the second term has x where the formula has n",
-            gives=_backward(lambda g, n, r, w, x: r * (g * w - x * _mean(g * w * x))),
-        ),
-        Mistake(
-            "the factor r in front is missing: ten times the x means a "
-            "tenth of the gradient",
-            gives=_backward(lambda g, n, r, w, x: g * w - n * _mean(g * w * n)),
-        ),
-        Mistake(
-            "the mean runs over the tokens or over everything; it is over the "
-            "channels of one token",
-            gives=_backward(
-                lambda g, n, r, w, x: r * (g * w - n * (g * w * n).mean(0))
-            ),
-        ),
-        Mistake(
-            "the mean runs over the tokens or over everything; it is over the "
-            "channels of one token",
-            gives=_backward(lambda g, n, r, w, x: r * (g * w - n * (g * w * n).mean())),
-        ),
-        Mistake(
-            "the gradient of the weight is still one for every token: one weight "
-            "serves them all, so what do their gradients do?",
-            when=lambda got, want, args: (
-                isinstance(got, tuple | list)
-                and len(got) == 2
-                and np.shape(got[1]) == args[1].shape
-            ),
-        ),
-        Mistake(
-            "the gradient of the weight is a mean over the tokens; gradients of one "
-            "weight in several places add",
-            gives=_backward(into_weight=lambda g, n, r, w, x: (g * n).mean(0)),
-        ),
-        Mistake(
-            "the gradient of the weight is taken from x; the weight multiplies n",
-            gives=_backward(into_weight=lambda g, n, r, w, x: (g * x).sum(0)),
-        ),
-        Mistake(
-            "the gradient of the weight has the weight as a factor: y = n * weight is "
-            "linear in it",
-            gives=_backward(into_weight=lambda g, n, r, w, x: (g * w * n).sum(0)),
-        ),
-        Mistake(
-            "the two gradients are exchanged: that of x comes first",
-            gives=lambda *args: rms_norm_backward(*args)[::-1],
-        ),
-    ),
-    hint="compare with a difference: change one x by 1e-6 and see how sum(grad * y) "
-    "changes; print r, n and the mean of g * n for one token",
-)
 
 # --- 02.3 -------------------------------------------------------------------------
 
@@ -365,6 +79,17 @@ SWIGLU = Exercise(
             gives=lambda x, w1, w2, w3: swiglu(x, w3, w2, w1),
         ),
         Mistake(
+            "look at the sign in the exponent: silu(a) goes to 0 far below 0, and to a "
+            "far above",
+            gives=_swiglu(function=lambda a: a * torch.sigmoid(-a)),
+        ),
+        Mistake(
+            "x goes left of the matrix, transposed, as in nn.Linear: x @ w.T; and the "
+            "order of the arguments is x, w1, w2, w3",
+            raises="cannot be multiplied|size mismatch|must match the size"
+            "|Expected size for|inconsistent tensor size",
+        ),
+        Mistake(
             "the gate is a sigmoid; silu(a) has a factor a besides",
             gives=_swiglu(function=torch.sigmoid),
         ),
@@ -403,7 +128,8 @@ SWIGLU = Exercise(
             gives=_swiglu(both=lambda gate, value: _silu(gate)),
         ),
         Mistake(
-            "the matrices are used the other way round: their rows are the outputs",
+            "the matrices are used the other way round: their rows are the outputs, so "
+            "x meets them transposed, as in nn.Linear",
             gives=_not_transposed,
         ),
         Mistake(
