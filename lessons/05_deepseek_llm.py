@@ -251,7 +251,7 @@ print("the block gives", out.round(2), " by hand:", np.allclose(out, x))
 # %% [markdown]
 # ## In PyTorch
 #
-# The package's own source: one block, and the walk through all of them. `cache` keeps the keys and values of earlier tokens, `pad` marks positions that hold no text; both may be absent. `MLA` and `MoE` are parts of later models (lessons 08 and 09); here attention is `GQA` and every block is dense.
+# The package's own source: one block, and the walk through all of them. `cache` keeps the keys and values of earlier tokens, `pad` marks positions that hold no text, `documents` numbers texts that share a row (lesson 15); all three may be absent. `MLA` and `MoE` are parts of later models (lessons 08 and 09); here attention is `GQA` and every block is dense.
 
 # %%
 show(dm.model.Block, dm.Transformer.forward, dm.Transformer.hidden, docstrings=False)

@@ -34,6 +34,11 @@ def model() -> dm.Transformer:
     return model
 
 
+def _packed(model: dm.Transformer, **others) -> torch.Tensor:
+    documents = torch.zeros(1, 5, dtype=torch.long)
+    return model(random_tokens(1, 5), documents=documents, **others)
+
+
 def random_tokens(*shape: int) -> torch.Tensor:
     return torch.randint(0, CONFIG.vocab_size, shape)
 
@@ -171,6 +176,22 @@ def test_a_row_goes_on_after_padding_in_its_middle(model):
     assert torch.allclose(out[1:], whole[:, 7:], atol=1e-5)
 
 
+@pytest.mark.parametrize("path", ["auto", "naive"])
+@pytest.mark.parametrize("preset", ["deepseek-llm-mini", "deepseek-v3-mini"])
+def test_packed_documents_are_read_as_if_alone(preset, path):
+    torch.manual_seed(1)
+    model = dm.Transformer(dm.Config.preset(preset)).double().eval()
+    lengths = [5, 1, 9, 2]
+    tokens = torch.randint(0, model.config.vocab_size, (2, sum(lengths)))
+    numbers = torch.tensor([7, 2, 2 - 9, 0])  # only equality counts
+    documents = numbers.repeat_interleave(torch.tensor(lengths)).expand(2, -1)
+    with torch.no_grad(), dm.paths(attention=path):
+        packed = model(tokens, documents=documents)
+        alone = [model(piece) for piece in tokens.split(lengths, dim=1)]
+    assert torch.allclose(packed, torch.cat(alone, 1), atol=1e-9)
+    assert not torch.allclose(packed, model(tokens), atol=1e-3)
+
+
 def test_the_readable_path_equals_the_fast_one_forward_and_backward(model):
     tokens = random_tokens(2, 11)
     pad = torch.zeros(2, 11, dtype=torch.bool)
@@ -202,6 +223,8 @@ def test_initial_weights_are_as_the_paper_says():
         (lambda m: m(random_tokens(1, 41)), "max_seq_len is 40"),
         (lambda m: m(random_tokens(1, 5), cache=m.new_cache(1, 4)), "0 of 4 tokens"),
         (lambda m: m(random_tokens(2, 5), cache=m.new_cache(1)), "batch size 2"),
+        (lambda m: _packed(m, cache=m.new_cache(1)), "with a cache"),
+        (lambda m: _packed(m, pad=torch.zeros(1, 5) > 0), "with a pad"),
         (lambda m: m.new_cache(0), "batch_size is 0"),
         (lambda m: m.new_cache(1, 41), "1 to 40"),
         (lambda m: m.new_cache(1).truncate(1), "holds 0 tokens"),

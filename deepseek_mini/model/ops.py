@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -61,6 +61,26 @@ def causal_mask(
     """
     ones = torch.ones(n_queries, n_keys, dtype=torch.bool, device=device)
     return ones.tril(diagonal=n_keys - n_queries)
+
+
+def padded_causal_mask(
+    pad: Bool[Tensor, "B S"], n_queries: int
+) -> Bool[Tensor, "B T S"]:
+    """`causal_mask` without the keys that are padding.
+
+    Every query may see itself even if it is padding: a row of -inf has no softmax.
+    """
+    n_keys = pad.shape[1]
+    causal = causal_mask(n_queries, n_keys, pad.device)
+    itself = causal & ~F.pad(causal[:, 1:], (0, 1))
+    return (causal & ~pad[:, None, :]) | itself
+
+
+def packed_causal_mask(documents: Int[Tensor, "B T"]) -> Bool[Tensor, "B T T"]:
+    """`causal_mask` within each document of a row: where the numbers are equal."""
+    n_tokens = documents.shape[1]
+    causal = causal_mask(n_tokens, n_tokens, documents.device)
+    return causal & (documents[:, :, None] == documents[:, None, :])
 
 
 def attention(

@@ -89,15 +89,17 @@ class Transformer(nn.Module):
         tokens: Int[Tensor, "B T"],
         cache: KVCache | None = None,
         pad: Bool[Tensor, "B T"] | None = None,
+        documents: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T V"]:
         """Scores (logits) of every next token; arguments as for `hidden`."""
-        return self.head(self.hidden(tokens, cache, pad))
+        return self.head(self.hidden(tokens, cache, pad, documents))
 
     def hidden(
         self,
         tokens: Int[Tensor, "B T"],
         cache: KVCache | None = None,
         pad: Bool[Tensor, "B T"] | None = None,
+        documents: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The vectors that the head reads.
 
@@ -105,12 +107,16 @@ class Transformer(nn.Module):
         `pad` is True where a token is padding, at either end of a row: nothing attends
         to it, positions do not count it, and what comes out there means nothing. A
         cache remembers it, so a row goes on as if it had never been there.
+        `documents` numbers the documents that are packed into a row: a token attends
+        to those of its own number only, so each document is read as if alone. Padding
+        is then a document of its own; there is no cache and no pad.
 
         Raises:
             ValueError: no tokens, ids outside the vocabulary, a longer text than
-                max_seq_len or than the cache has room for, or a pad of another shape.
+                max_seq_len or than the cache has room for, a pad or documents of
+                another shape, or documents with a cache or a pad.
         """
-        self._check(tokens, cache, pad)
+        self._check(tokens, cache, pad, documents)
         n_tokens = tokens.shape[1]
         start = 0 if cache is None else cache.length
         cos, sin = self._rope(start + n_tokens)
@@ -118,8 +124,10 @@ class Transformer(nn.Module):
             pad = cache.extend_pad(pad, n_tokens)
         if pad is None:
             mask, positions = None, slice(start, None)
+            if documents is not None:  # RoPE sees distances: no need to count anew
+                mask = ops.packed_causal_mask(documents)
         else:
-            mask = padded_causal_mask(pad, n_tokens)
+            mask = ops.padded_causal_mask(pad, n_tokens)
             positions = ((~pad).cumsum(1) - 1).clamp(min=0)[:, start:]  # [B, T]
         cos, sin = cos[positions], sin[positions]  # [T, d / 2], with pad [B, T, d / 2]
         x = self.embed(tokens)
@@ -199,7 +207,13 @@ class Transformer(nn.Module):
         cos, sin = self._tables[key]
         return cos[:end], sin[:end]
 
-    def _check(self, tokens: Tensor, cache: KVCache | None, pad: Tensor | None) -> None:
+    def _check(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None,
+        pad: Tensor | None,
+        documents: Tensor | None,
+    ) -> None:
         if tokens.ndim != 2 or tokens.numel() == 0:
             raise ValueError(
                 f"tokens has shape {list(tokens.shape)}, but it must be [B, T] with at "
@@ -226,16 +240,15 @@ class Transformer(nn.Module):
                 f"pad is {pad.dtype} of shape {list(pad.shape)}, but it must be "
                 f"torch.bool of the tokens' shape {list(tokens.shape)}"
             )
-
-
-def padded_causal_mask(
-    pad: Bool[Tensor, "B S"], n_queries: int
-) -> Bool[Tensor, "B T S"]:
-    """`ops.causal_mask` without the keys that are padding.
-
-    Every query may see itself even if it is padding: a row of -inf has no softmax.
-    """
-    n_keys = pad.shape[1]
-    causal = ops.causal_mask(n_queries, n_keys, pad.device)
-    itself = causal & ~F.pad(causal[:, 1:], (0, 1))
-    return (causal & ~pad[:, None, :]) | itself
+        if documents is None:
+            return
+        if cache is not None or pad is not None:
+            other = "a pad" if cache is None else "a cache"
+            raise ValueError(
+                f"documents were given with {other}: give packed documents alone"
+            )
+        if documents.shape != tokens.shape or documents.dtype.is_floating_point:
+            raise ValueError(
+                f"documents is {documents.dtype} of shape {list(documents.shape)}, but "
+                f"it must be integers of the tokens' shape {list(tokens.shape)}"
+            )
