@@ -53,9 +53,9 @@ $(VENV)/.course: requirements.txt constraints.txt pyproject.toml | $(PY)
 	$(PY) $(PIP) --no-deps --editable .
 	@touch $@
 
-# The browser test needs one package more, and a large one.
+# Some tests need more: a browser's driver, and what they compare with.
 $(VENV)/.test: $(VENV)/.course
-	$(PY) $(PIP) -c constraints.txt playwright
+	$(PY) $(PIP) -c constraints.txt playwright trl deepseek-recipe
 	@touch $@
 
 # First Colab's own packages, then ours, as on Colab: see tools/colab.py.

@@ -53,7 +53,7 @@ def installed(lines: list[str]) -> dict[str, str]:
 def main() -> int:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if line.strip() and not line.startswith("#")]
-    versions = installed([*wanted, "playwright"])
+    versions = installed([*wanted, "playwright", "trl", "deepseek-recipe"])
     print(HEADER + "\n".join(f"{n}=={v}" for n, v in sorted(versions.items())))
     return 0
 
