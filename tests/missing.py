@@ -19,8 +19,11 @@ def missing(marker: str) -> str | None:
     """Why tests with this marker cannot run here, as a sentence."""
     if marker == "gpu" and not torch.cuda.is_available():
         return "no CUDA device here"
-    if marker == "lean" and not shutil.which("lean"):
-        return "no `lean` on the PATH: install Lean 4 with elan"
+    if marker == "lean":
+        # Late: the shapes must be checked before the package is imported.
+        from deepseek_mini.posttraining.lean import missing as lean_missing
+
+        return lean_missing()
     if marker == "browser":
         if not importlib.util.find_spec("playwright"):
             return "no playwright here: pip install playwright"
