@@ -126,7 +126,7 @@ def header(data: PackedData, steps: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=4, help="models of each kind")
+    parser.add_argument("--seeds", type=int, default=5, help="models of each kind")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--log", type=Path, default=LOG, help="where to write")
     args = parser.parse_args()

@@ -2,10 +2,10 @@
 # # 10 · DeepSeek-V2: experts on a few devices, a latent cache, a long context
 #
 # DeepSeek-V2 holds 236 billion parameters, three and a half times as many as
-# DeepSeek-67B. Yet a token meets only 21 billion of them, a third of the 67B's, and
-# 128K tokens are remembered in less than a fifth of the space: 9 GB. Lessons 08 and 09
-# built the two parts that do this. What else did it take to train such a model on many
-# GPUs, and to read 128K tokens with it?
+# DeepSeek-67B. Yet a token meets only 21 billion of them, and 128K tokens are
+# remembered in less than a fifth of the space: 9 GB. Lessons 08 and 09 built the two
+# parts that do this. What else does it take to train such a model on many GPUs, and to
+# read 128K tokens with it?
 #
 # - **You will build** V2's routing to a few devices and its three balance losses in
 #   NumPy; prove the whole model equal to `transformers`' DeepSeek-V2, and move weights
@@ -48,8 +48,7 @@ assert 3.4 < ratio[0] < 3.6 and ratio[1] < 1 / 3 and ratio[2] < 1 / 5
 # %% [markdown]
 # ## What changed
 #
-# From the 67B to V2, and from one miniature to the next: `dm.diff` prints the fields
-# that differ.
+# From the 67B to V2, and from one miniature to the next:
 
 # %%
 for old, new in (("llm-67b", "v2"), ("llm-mini", "moe-mini"), ("moe-mini", "v2-mini")):
@@ -66,8 +65,8 @@ for old, new in (("llm-67b", "v2"), ("llm-mini", "moe-mini"), ("moe-mini", "v2-m
 # ## Experts on devices
 #
 # In training, the 160 routed experts of a layer were spread over $D = 8$ devices, 20 on
-# each. A token travels to every device that holds one of its $K = 6$ experts, and its
-# result travels back. **Predict**: if the six were chosen at random, how many devices
+# each. A token travels to every device that holds one of its $K = 6$ experts, and back.
+# **Predict**: if the six were chosen at random, how many devices
 # would a token visit?
 
 # %%
@@ -93,9 +92,8 @@ assert round(8 * (1 - missed), 2) == 4.46
 #
 # Without a limit the token gets experts 0, 4 and 2, on three devices. With it: the best
 # scores of the devices are 0.20, 0.16, 0.18 and 0.145, so A and C stay; there the best
-# three are 0, 4 and 1. Expert 2, with 0.16, is replaced by expert 1, with 0.02. The
-# limit costs something, and it keeps what is best: a device is worth its *best* expert,
-# not the sum of all.
+# three are 0, 4 and 1. Expert 2, with 0.16, is replaced by expert 1, with 0.02. A device
+# is worth its *best* expert, not the sum of all.
 
 # %%
 def limited_choice(scores, n_devices, n_limited, K):
@@ -115,9 +113,8 @@ print("without a limit:", free, "  limited to two devices:", limited)
 assert free == [0, 4, 2] and limited == [0, 4, 1]
 
 # %% [markdown]
-# Now V2's numbers, with random tokens and centroids, so that nothing is learned yet.
-# Each row is a token, each column a device; the number says how many of the token's six
-# experts live there.
+# Now V2's numbers, with random tokens and centroids: how many of a token's six experts
+# live on each device?
 
 # %%
 rng = np.random.default_rng(0)
@@ -156,8 +153,8 @@ with figure(alt, size=(8, 4)) as fig:
 assert abs(means[0] - 8 * (1 - missed)) < 0.1 and means[1] <= 3
 
 # %% [markdown]
-# **Predict**: at $M = 3$, how many of these tokens get the same six experts as without a
-# limit? Move $M$. (A live slider needs a running notebook; below it are three settings.)
+# **Predict**: at $M = 3$, how many of these tokens get the same six experts as without
+# a limit? Move $M$.
 
 # %%
 from deepseek_mini.lesson import Slider, settings_figure, slider_figure
@@ -200,10 +197,9 @@ print(f"M = 3: {same.mean():.0%} of the tokens keep all six experts")
 assert same.mean() < 0.2
 
 # %% [markdown]
-# The text in each panel says how much of the sum of the six best scores is kept. Most
-# tokens lose *some* expert, yet little of the score, as the best ones stay. The paper
-# finds that with $M \ge 3$ quality is about that of free choice (§2.2.2); with random
-# scores we can only count what changes.
+# Most tokens lose *some* expert, yet little of the sum of their six best scores. The
+# paper finds that with $M \ge 3$ quality is about that of free choice (§2.2.2); with
+# random scores we can only count what changes.
 #
 # ## Three losses
 #
@@ -218,7 +214,7 @@ assert same.mean() < 0.2
 #
 # The second asks that devices *compute* the same, the third that they *receive* the
 # same: a token with three experts on one device is sent there once. The limit $M$ bounds
-# what a device sends; nothing but this loss evens out what it receives.
+# what is sent; only this loss evens out what is received.
 #
 # By hand, two tokens, $K = 2$ of four experts, two on each of $D = 2$ devices, $M = 2$.
 # Scores $(0.4, 0.3 \mid 0.2, 0.1)$ and $(0.5, 0.1 \mid 0.3, 0.1)$: the first token chooses
@@ -271,10 +267,9 @@ ladder("V2's three losses: package = NumPy", [
 # uses one device where it may use two. That is no fault: it communicates less.
 #
 # **Token dropping.** Losses only ask. In training, V2 also lets no device compute more
-# than its even share (capacity 1): beyond it, the choices with the lowest scores are
-# dropped, which leaves these tokens with fewer experts. One sequence in ten is spared,
-# so that the model also knows itself complete, and V2 was evaluated without dropping
-# (§2.2.4). Above, each device may compute 2 of the 4 choices, and the first has 3:
+# than its even share: beyond it, the choices with the lowest scores are dropped. One
+# sequence in ten is spared, and V2 was evaluated without dropping (§2.2.4). Above, each
+# device may compute 2 of the 4 choices, and the first has 3:
 
 # %%
 from deepseek_mini.training.dropping import dropped
@@ -306,10 +301,10 @@ print(dm.Transformer(mini).layers[1])
 # %% [markdown]
 # ## The ladder
 #
-# Random weights everywhere, no zeros, no ones. First the gate against NumPy; then the
-# whole miniature against `transformers`. The models meet in a **folder**: `dm.save`
-# writes `config.json` and tensors, and `from_pretrained` reads them, or the other way
-# round. So the names of all tensors and fields are under test too.
+# First the gate against NumPy; then the whole miniature against `transformers`. The
+# models meet in a **folder**: `dm.save` writes `config.json` and tensors, and
+# `from_pretrained` reads them, or the other way round. So the names of all tensors and
+# fields are under test too.
 
 # %%
 from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
@@ -378,10 +373,10 @@ for name in ("groups", "YaRN"):
 ladder("deepseek-v2-mini with random weights", rungs)
 
 # %% [markdown]
-# Now a folder that `transformers` wrote, with a config written by hand. Four fields have
-# defaults that are traps: `topk_method` is "greedy" (no groups, whatever `n_group`
-# says), `first_k_dense_replace` is 0 (no dense layer), `num_experts_per_tok` is None,
-# and `norm_topk_prob` is ignored.
+# Now a folder that `transformers` wrote. Four fields of its config are traps:
+# `topk_method` is "greedy" by default (no groups, whatever `n_group` says),
+# `first_k_dense_replace` is 0 (no dense layer), `num_experts_per_tok` is None, and
+# `norm_topk_prob` is ignored.
 
 # %%
 hf = DeepseekV2Config(
@@ -469,21 +464,20 @@ for layer in model.layers[1:]:
 assert list(equal.values()) == [True, False, False, False]
 
 # %% [markdown]
-# Only the raw products break the limit in the open: tokens go to devices that they were
-# forbidden. The other two look healthy, and only equality with the right model tells.
-# (With softmax scores 0 is a safe fill, because they are positive. V3's scores plus
-# bias can be negative, and V3 fills with $-\infty$.)
+# Only the raw products break the limit in the open. The other two look healthy, and
+# only equality with the right model tells. (Softmax scores are positive, so 0 is a safe
+# fill. V3's scores plus bias can be negative, and V3 fills with $-\infty$.)
 #
 # ## Long texts: YaRN on a latent cache
 #
 # V2 was trained on 4,096 tokens and extended with factor $s = 40$, by 1,000 further
-# steps at 32K (§3.1.4). Only the $r$ channels of $q^R$ and of the shared key $k^R$ turn,
-# so only their frequencies change, exactly as in lesson 03.
+# steps at 32K (§3.1.4). Only the $r$ channels of $q^R$ and of the shared key $k^R$ turn;
+# their frequencies change as in lesson 03.
 #
-# YaRN's second half is a temperature $m = 0.1\, c \ln s + 1$, where $c$ is a number in
-# the config: a softmax over more keys is flatter, and multiplying all scores by $m^2$
-# sharpens it again. The YaRN paper multiplies cosines and sines by $m$, which multiplies
-# scores by $m^2$, for free. But in MLA a score has two parts:
+# YaRN's second half is a temperature $m = 0.1\, c \ln s + 1$, with $c$ from the config:
+# a softmax over more keys is flatter, and multiplying all scores by $m^2$ sharpens it
+# again. The YaRN paper multiplies cosines and sines by $m$, which multiplies scores by
+# $m^2$, for free. But in MLA a score has two parts:
 #
 # $$q_t \cdot k_s = \underbrace{q^C_t \cdot k^C_s}_{n\text{ channels, not turned}} +
 # \underbrace{q^R_t \cdot k^R_s}_{r\text{ channels, turned}}$$
@@ -504,11 +498,10 @@ print(f"V2: {n} of {n + r} channels of a head are not turned")
 assert np.allclose([m, m**2, 4 * m**2], [1.1386, 1.2965, 5.1859], atol=1e-4)
 
 # %% [markdown]
-# On cosines and sines the temperature reaches a third of V2's channels, and shifts the
-# balance between content and position instead of sharpening. So V2's code multiplies
-# the *softmax scale* by $m^2$. Two config fields say it: cosines get
-# $m(\texttt{mscale}) / m(\texttt{mscale\_all\_dim})$, which is 1 when both are equal, and
-# the scale gets $m(\texttt{mscale\_all\_dim})^2$.
+# On cosines and sines the temperature reaches a third of V2's channels, and favours
+# position over content. So V2's code multiplies the *softmax scale* by $m^2$. Two config
+# fields say it: cosines get $m(\texttt{mscale}) / m(\texttt{mscale\_all\_dim})$, which is 1
+# when both are equal, and the scale gets $m(\texttt{mscale\_all\_dim})^2$.
 
 # %%
 from deepseek_mini.model import rope as rope_module
@@ -516,8 +509,7 @@ from deepseek_mini.model import rope as rope_module
 show(rope_module.amplitude, rope_module.softmax_temperature, docstrings=False)
 
 # %% [markdown]
-# The bug, live: the same weights, the factor on cosines and sines (`mscale_all_dim` = 0)
-# where the config means the scale.
+# The bug, live: the same weights, the factor on cosines and sines (`mscale_all_dim` = 0).
 
 # %%
 model, logits, theirs = whole["YaRN"]
@@ -531,10 +523,9 @@ print("on cos and sin = transformers:      ", error(misplaced, theirs) < 1e-4)
 assert error(logits, theirs) < 1e-4 < 0.01 < error(misplaced, theirs)
 
 # %% [markdown]
-# **Which $c$?** The sources do not agree. The paper prints $0.0707 \ln s + 1$ for
-# V2. In the official inference code the config of V2-Lite says 0.707, which is that;
-# the config of the 236B says nothing, and the default is 1.0. Our presets follow the
-# code, because weights are run with it.
+# **Which $c$?** The sources do not agree. The paper prints $0.0707 \ln s + 1$ for V2. In
+# the official code V2-Lite's config says 0.707, which is that; the 236B's says nothing,
+# and the default is 1.0. Our presets follow the code: weights are run with it.
 
 # %%
 for name, c in (("paper, V2-Lite's config", 0.707), ("236B's config", 1.0)):
@@ -550,11 +541,11 @@ assert round(temperature(40, 1.0) ** 2, 3) == 1.874
 # A small V2 (two layers, one sparse with 16 experts on 4 devices, $M = 2$, trained with
 # the three losses) learned Python code, as bytes, from windows of 64. Then it read 256,
 # $s = 4$: with plain RoPE, and with YaRN with the temperature nowhere, on cosines and
-# sines, and on the softmax scale. First as it was, then after some steps on windows of
-# 256. The script is `experiments/10_deepseek_v2.py`.
+# sines, and on the softmax scale; first as it was, then after some steps on windows of
+# 256 (`experiments/10_deepseek_v2.py`).
 #
-# **Predict**: of the 40 channels that a head compares here, 24 do not turn. Does plain
-# RoPE break as it did in lesson 03? And which place for the temperature reads best?
+# **Predict**: 24 of a head's 40 channels do not turn here. Does plain RoPE break as it
+# did in lesson 03? And which place for the temperature reads best?
 
 # %%
 log = files("deepseek_mini") / "assets/logs/10_deepseek_v2.jsonl"
@@ -626,20 +617,17 @@ assert apart.max() < 0.01
 
 # %% [markdown]
 # (The zigzag repeats every 64 positions because each quarter reads the same bytes.)
-# Plain RoPE breaks here too, though most channels do not turn. YaRN can be used at
-# once, for a small price within 64; after the few steps it is as good far out as near,
-# and plain is still behind. (In lesson 03 plain recovered, in more steps and with twice
-# the rows.)
+# Plain RoPE breaks here too. YaRN can be used at once, for a small price within 64;
+# after the few steps it is as good far out as near, and plain is still behind.
 #
 # The temperature helps, in every seed, and by less than the new frequencies do. But
 # **where it stands hardly matters here**: as trained, cosines and sines are even ahead
 # by 0.01 to 0.02, and after the steps the two are equal to within 0.01. So V2's place is
 # right because V2's weights were trained with it; that it is the better place is not
-# shown. Here two fifths of the channels turn, in V2 a third, and factor 4 asks for much
-# less sharpening than 40.
+# shown. Factor 4 asks for much less sharpening than 40.
 #
-# A small version, live: fewer steps, one seed, plain against YaRN as V2 has it. The
-# recipe adds V2's three losses to the loss.
+# A small version, live: fewer steps, one seed, plain against YaRN as V2 has it, with
+# V2's three losses.
 
 # %%
 from deepseek_mini.data import python_code
@@ -706,8 +694,7 @@ assert (sent > 0).sum(1).max() <= 2 and even
 # ## At full size
 #
 # Published sizes, and `dm.count`'s. The *active* parameters, those that one token
-# meets, are published in conventions that are not stated: all leave out the experts
-# that were not chosen, but the embedding (of which a token needs one row) and the head
+# meets, are published in conventions that are not stated: the embedding and the head
 # may count or not.
 
 # %%
@@ -727,8 +714,7 @@ for name, (total, active) in PUBLISHED.items():
 
 # %% [markdown]
 # No single column gives all four. With the head alone V2's 21 and V3's 37 come out, and
-# V2-Lite's 2.4 if 2.45 is cut; MoE-16B's 2.8 needs both tables. `dm.count` says "both",
-# always.
+# V2-Lite's 2.4 if 2.45 is cut; MoE-16B's 2.8 needs both. `dm.count` always says "both".
 #
 # Where V2's parameters are, and its cache at 128K tokens, in bfloat16:
 
@@ -748,21 +734,19 @@ for name, config in (("V2", v2), ("67B", llm)):
 assert one.parts["routed experts"] > 0.9 * one.parameters
 
 # %% [markdown]
-# Over nine tenths of V2 are routed experts, of which a token meets 6 in 160. Next to
-# no context V2 does a third of the 67B's work. At 128K it does four times as much,
-# because nearly all of a token's arithmetic is then attention to latents: what MLA
-# saves is memory, and it pays in operations (lesson 09).
+# With next to no context V2 does a third of the 67B's work. At 128K it does four times
+# as much, because nearly all of a token's arithmetic is then attention to latents: what
+# MLA saves is memory, and it pays in operations (lesson 09).
 #
 # ## What this proves, and what it does not
 #
 # - Proved: on random weights our V2 is `transformers`' V2, with groups and without, with
 #   YaRN, cached, and through folders both ways. We did not load the released weights.
 # - Proved: the three losses by hand, in NumPy and in the package are one.
-# - Counted: what the limit changes for *random* scores. That quality does not suffer at
-#   $M = 3$ is the paper's finding.
+# - Counted: what the limit changes for *random* scores.
 # - Measured: a model of 0.3 million parameters, factor 4, five seeds. It says little
 #   about factor 40 at 236 billion.
-# - Not shown: time saved by sending less; that takes many GPUs.
+# - Not shown: quality at $M = 3$, and time saved by sending less.
 #
 # ## Exercises
 #
@@ -848,7 +832,7 @@ check("10.1", limited_weights)
 #
 # *A few lines, 15 minutes.* In PyTorch: `scores` [N, E] are those of a batch, `chosen`
 # [N, K] the experts of its tokens. Return V2's communication loss, without its factor
-# $\alpha$, as a tensor with no axes:
+# $\alpha$, as a tensor with no axes, float32 or float64:
 #
 # $$\sum_{d=1}^{D} f''_d P''_d, \qquad
 # f''_d = \frac{D}{M N} \cdot \#\{t : t \text{ is sent to } d\}, \qquad
@@ -857,10 +841,11 @@ check("10.1", limited_weights)
 # A token is sent to a device if at least one of its experts lies there, and only once.
 # $M$ is `n_limited`. The gradient must reach the scores.
 #
-# By hand: two tokens, four experts on $D = 2$ devices, $K = M = 2$; scores $(0.4, 0.3,
-# 0.2, 0.1)$ and $(0.5, 0.1, 0.3, 0.1)$; the first chooses 0 and 1, the second 0 and 2.
-# Both are sent to the first device, one to the second: $f'' = (1, 0.5)$. $P'' = (0.65,
-# 0.35)$, and the loss is 0.825.
+# By hand: two tokens, six experts on $D = 3$ devices, $K = 3$, $M = 2$; scores $(0.35, 0.2
+# \mid 0.25, 0.05 \mid 0.1, 0.05)$ and $(0.2, 0.05 \mid 0.1, 0.05 \mid 0.35, 0.25)$; the
+# first chooses 0, 1 and 2, the second 0, 4 and 5. Both are sent to the first device, one
+# to each of the others: $f'' = (1.5, 0.75, 0.75)$. $P'' = (0.4, 0.225, 0.375)$, and the
+# loss is 1.05.
 
 # %%
 def communication_loss(
@@ -877,10 +862,12 @@ def communication_loss(
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next three lines. It should print 0.825
-# scores = torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.5, 0.1, 0.3, 0.1]])  # [N, E]
-# loss = communication_loss(scores, torch.tensor([[0, 1], [0, 2]]), 2, 2)
-# print(round(loss.item(), 4))
+# To try it, take away the # of the next five lines. It should print 1.05
+# one = [0.35, 0.2, 0.25, 0.05, 0.1, 0.05]
+# other = [0.2, 0.05, 0.1, 0.05, 0.35, 0.25]
+# chosen = torch.tensor([[0, 1, 2], [0, 4, 5]])  # [N, K]
+# loss = communication_loss(torch.tensor([one, other]), chosen, 3, 2)
+# print(round(float(loss), 4))
 check("10.2", communication_loss)
 
 # %% [markdown]
@@ -900,7 +887,7 @@ check("10.2", communication_loss)
 # it has `factor`, `original_seq_len`, `mscale` and `mscale_all_dim`. `math` is imported.
 #
 # By hand: V2-Lite, $n + r = 192$, $s = 40$, $c = 0.707$. $m = 1.2608$, $m^2 = 1.5896$,
-# and the scale is 0.1147.
+# and the scale is 0.1147. Another `mscale` would not change it.
 
 # %%
 def softmax_scale(config: dm.Config) -> float:
@@ -912,10 +899,12 @@ def softmax_scale(config: dm.Config) -> float:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next three lines. It should print 0.1147 0.0722
+# To try it, take away the # of the next lines. It should print 0.1147 0.0722 0.1147
 # lite = dm.Config.preset("deepseek-v2-lite")
 # bare = replace(lite, rope=replace(lite.rope, scaling=None))
-# print(round(softmax_scale(lite), 4), round(softmax_scale(bare), 4))
+# yarn = replace(lite.rope.scaling, mscale=0.0)
+# other = replace(lite, rope=replace(lite.rope, scaling=yarn))
+# print(*(round(softmax_scale(config), 4) for config in (lite, bare, other)))
 check("10.3", softmax_scale)
 
 # %% [markdown]
@@ -937,7 +926,11 @@ check("10.3", softmax_scale)
 # There are no biases. The fields of `config.attention` are those of 10.3; the latent is
 # `kv_lora_rank`, $v$ is `v_head_dim`.
 #
-# By hand: V2-Lite has 15,706,484,224, V2 235,741,434,880.
+# V2-Lite has 15,706,484,224, V2 235,741,434,880. If yours differ, compare by parts:
+# `dm.count(config).parts` has the package's, all layers together. There "attention" is
+# all matrices of queries, keys and values, and output; "norms" are all norms, those
+# within attention too; "feed-forward" is that of the dense layers; "correction biases"
+# are V3's, here 0.
 
 # %%
 def parameters(config: dm.Config) -> int:

@@ -2,17 +2,17 @@
 # # 11 · Bias balancing: even experts without a second gradient
 #
 # Lesson 08 kept the experts busy with a balance loss. That loss has a gradient of its
-# own, and the gate must serve two masters: send a token where it is read best, and send
-# it where there is room. Without it, the busiest expert of the small model below gets
-# more than three times its share. DeepSeek-V3 evens the load with 14,848 numbers that
-# no gradient touches. Can balance be had for free?
+# own: the gate must send a token where it is read best, and also where there is room.
+# Without it, the busiest expert of the small model below gets more than three times its
+# share. DeepSeek-V3 evens the load with 14,848 numbers that no gradient touches. Can
+# balance be had for free?
 #
 # - **You will build** V3's gate in NumPy: sigmoid scores, a bias that chooses and never
 #   weighs, the limit to groups, the rule that moves the bias, and the loss that V3
 #   keeps; prove them equal to the package and to `transformers`; and compare four ways
 #   of balancing on the same seeds.
 # - **You need** lesson 08 (gate, balance loss, MaxVio).
-# - **Time**: about 40 minutes, and 45 for the exercises.
+# - **Time**: about 40 minutes, and an hour for the exercises.
 # - **Papers**: *DeepSeek-V3*, arXiv 2412.19437, §2.1.2; *Auxiliary-Loss-Free Load
 #   Balancing*, arXiv 2408.15664.
 
@@ -53,13 +53,11 @@ assert n_biases == 14_848 and min(busiest) > 3
 #
 # Four experts have the loads 6, 1, 1, 0. The mean is 2, so the first bias goes down by
 # $\gamma$ and the other three go up by $\gamma$. The first is 4 too high and the second
-# 1 too low; both move by the same amount. Only the sign counts. An expert with exactly
-# the mean load stays where it is.
+# 1 too low; only the sign counts. An expert with exactly the mean load stays.
 #
-# What does the bias do? A token's **scores** are sigmoids now, one for each expert by
-# itself, $s_i = \sigma(u \cdot e_i)$. The $K$ experts with the highest $s_i + b_i$ are
-# chosen. They are weighed with the scores *alone*, divided by their sum and multiplied
-# by a constant, V3's `route_scale` of 2.5:
+# A token's **scores** are sigmoids now, $s_i = \sigma(u \cdot e_i)$. The $K$ experts with
+# the highest $s_i + b_i$ are chosen. They are weighed with the scores *alone*, divided by
+# their sum and multiplied by a constant, V3's `route_scale` of 2.5:
 #
 # $$g_i = 2.5 \cdot \frac{s_i}{\sum_{j\ \text{chosen}} s_j}.$$
 #
@@ -105,11 +103,10 @@ assert chosen.tolist() == [[2, 1]] and np.allclose(weights, [[1.0, 1.5]])
 # %% [markdown]
 # ## A thermostat with its room
 #
-# A thermostat knows one thing: too cold or too warm. It switches, and waits. Here is
-# the bias at work, with nothing else that could learn. Eight experts, two for a token.
-# Every token draws its products at random, but the experts are skewed for good: the
-# first is liked by nearly all tokens, the last by nearly none. Each step has 512 fresh
-# tokens.
+# A thermostat knows one thing: too cold or too warm. Here is the bias at work, with
+# nothing else that could learn: eight experts, two for a token, 512 fresh tokens a step.
+# Tokens draw their products at random, but the experts are skewed for good: the first
+# is liked by nearly all tokens, the last by nearly none.
 
 # %%
 SKEW = np.linspace(1.5, -1.5, 8)  # [E]: what the products have in common
@@ -163,8 +160,8 @@ with figure(alt, size=(9, 3.2)) as fig:
 
 # %% [markdown]
 # Nobody told the bias how skewed the experts are. It walks until the loads agree, and
-# then takes one step up and one down around the place where they do. Blue experts are
-# liked more than average, orange ones less.
+# then steps up and down around that place. Blue experts are liked more than average,
+# orange ones less.
 #
 # **Predict**: what if $\gamma$ is ten times smaller? Fifty times larger? (Large speeds
 # are drawn for the first 60 steps only.)
@@ -189,25 +186,27 @@ assert end[0.0005] > 0.5 and end[0.005] < 0.2 and end[0.25] > 1
 # %%
 def draw_loads(fig, speed):
     ax = fig.subplots()
-    for i, line in enumerate(simulate(speed)[1].T):
-        ax.plot(line, color=PALETTE[0] if SKEW[i] > 0 else PALETTE[1], lw=0.7, ls="-")
+    steps, window = (400, 10) if speed < 0.02 else (20, 1)
+    loads = simulate(speed)[1][:steps].reshape(-1, window, 8).mean(axis=1)
+    for i in (0, 2, 5, 7):  # eight lines would hide each other
+        color = PALETTE[0] if SKEW[i] > 0 else PALETTE[1]
+        ax.plot(np.arange(0, steps, window), loads[:, i], color=color, lw=1, ls="-")
     ax.axhline(1, color="black", lw=1, ls="-")
     ax.set(xlabel="step", ylabel="load / mean", ylim=(-0.1, 4.1))
-    ax.set(xlim=(0, 400 if speed < 0.02 else 60))
 
 
 settings_figure(
     draw_loads,
-    {f"γ = {speed}": {"speed": speed} for speed in (0.0005, 0.005, 0.05, 0.25)},
-    alt="""Loads of eight experts for four speeds. 0.0005: after 400 steps they are
-    still on their way. 0.005: they arrive after about 60 steps and stay. 0.05, first 60
-    steps: they arrive at once and tremble. 0.25: they swing between 0 and 3.""",
-    size=(13, 2.9),
+    {f"γ = {speed}": {"speed": speed} for speed in (0.0005, 0.05, 0.25)},
+    alt="""Loads of four of the experts for three speeds. 0.0005: after 400 steps, in
+    means of ten, they are still on their way. 0.05, first 20 steps: they arrive within
+    six and tremble. 0.25, first 20 steps: they swing between 0 and 3.""",
+    size=(9, 2.6),
 )
 
 # %% [markdown]
-# A large $\gamma$ arrives sooner and trembles more: when the bias steps, tokens on the
-# edge change sides, all at once. V3 keeps $\gamma$ at 0.001 for 14.3 of its 14.8 trillion
+# A large $\gamma$ arrives sooner and trembles more: tokens on the edge change sides, all
+# at once. V3 keeps $\gamma$ at 0.001 for 14.3 of its 14.8 trillion
 # tokens and then sets it to 0. **Predict**: does that calm a room that trembles?
 
 # %%
@@ -223,23 +222,21 @@ for speed, bound in ((0.1, 0.3), (0.005, 0.2)):
         assert (last < bound) == (speed == 0.005 or "line" in name)
 
 # %% [markdown]
-# No: a bias that stops keeps the error of the last step that it made. Switching off a
-# large $\gamma$ freezes the room as it happens to be; only a falling one finds the
-# place. Where $\gamma$ is small already, what is left is the chance of 512 tokens, and
-# nothing more can be gained. V3's switch is of this kind: 0.001 is small against scores
-# between 0 and 1. It ends the stepping; it does not improve the place.
+# No: switching off a large $\gamma$ keeps the error of the last step; only a falling one
+# finds the place. Where $\gamma$ is small already, what is left is the chance of 512
+# tokens. V3's switch is of this kind: 0.001 is small against scores between 0 and 1. It
+# ends the stepping; it does not improve the place.
 #
 # ## All biases at once
 #
 # **Predict**: add 0.7 to all biases of a gate. Which tokens go elsewhere? Which weights
 # change? And with groups?
 #
-# First the groups, shortly. Lesson 10 explains why a token may only go to some devices.
-# V2 says that a **group** of experts is worth its best score. V3 says: the sum of its
-# two best, scores plus biases. For two groups of two with (0.9, 0.1) and (0.6, 0.5), V2
-# prefers the first, V3 the second. A token must find its eight experts in four of eight
-# groups, two in each on average, so one brilliant expert alone is not enough. Experts
-# of the other groups are set to $-\infty$.
+# First the groups (lesson 10 says why a token may only go to some devices). In V2 a
+# **group** of experts is worth its best score, in V3 the sum of its two best, scores plus
+# biases. For two groups of two with (0.9, 0.1) and (0.6, 0.5), V2 prefers the first, V3
+# the second: a token must find its eight experts in four of eight groups, so one
+# brilliant expert alone is not enough. Experts of the other groups are set to $-\infty$.
 
 # %%
 def limit(ranked, n_groups, n_limited):
@@ -273,16 +270,14 @@ for n_groups, n_limited in ((1, 1), (4, 2)):
 assert np.isneginf(limit(four, 2, 1)[0, :2]).all()
 
 # %% [markdown]
-# Nothing changes, whatever the shift. A choice compares sums, and both sides of every
-# comparison rise alike, also the sums of two; the weights never see the bias. So only
-# differences between biases mean anything, and a common drift is harmless. ($-\infty$
-# is needed for this: with V2's 0 in the place of it, biased scores below zero would lose
-# against the experts that are out of reach.)
+# Nothing changes. Both sides of every comparison rise alike, and the weights never see
+# the bias. So only differences between biases mean anything, and a common drift is
+# harmless. ($-\infty$ is needed for this: with V2's 0 in its place, biased scores below
+# zero would lose against the experts that are out of reach.)
 #
 # ## In PyTorch
 #
-# The package's own source: the gate, and what the training loop does after the
-# optimiser's step.
+# The gate, and what the training loop does after the optimiser's step:
 
 # %%
 from deepseek_mini.model.moe import Gate, Routing
@@ -295,18 +290,17 @@ show(Gate.__init__, Gate.forward, Gate._limit, docstrings=False)
 show(update_bias, update_biases, docstrings=False)
 
 # %% [markdown]
-# Four things to notice. `ranked` has the bias and `scores` has not. `chosen` comes from
-# the one, `weights` from the other: this one line is what people get wrong.
-# `requires_grad=False` keeps the bias out of the optimiser, and with it out of weight
-# decay. And the update comes *after* the step, with the load of the whole batch.
+# Three things to notice. `chosen` comes from `ranked`, with the bias, and `weights` from
+# `scores`, without: this is what people get wrong. `requires_grad=False` keeps the bias
+# out of the optimiser, and so out of weight decay. And the update comes *after* the
+# step, with the load of the whole batch.
 #
 # ## The loss that V3 keeps
 #
 # Even over a batch is not even within a text: one sequence could use two experts and
 # the next one two others. V3 adds a balance loss for each sequence, with a factor so
 # small, $\alpha = 0.0001$, that it only prevents extremes. It is lesson 08's $\sum f_i
-# P_i$, over the $T$ tokens of one sequence, with one change: sigmoids do not add up to
-# 1, so they are divided by their sum first.
+# P_i$ over the $T$ tokens of one sequence, with sigmoids first divided by their sum:
 #
 # $$s'_{i,t} = \frac{s_{i,t}}{\sum_j s_{j,t}}, \qquad P_i = \frac1T \sum_t s'_{i,t},
 # \qquad f_i = \frac{E}{K T} \cdot \#\{t : i \text{ among the } K \text{ largest }
@@ -338,11 +332,10 @@ assert np.isclose(by_hand, 1.65) and np.isclose(sequence_balance(together, 1), 1
 # %% [markdown]
 # ## The ladder
 #
-# The module against NumPy, with random biases, with and without groups. Then all of
-# `deepseek-v3-mini` (without multi-token prediction, which is lesson 12) against
-# `transformers`' DeepSeek-V3: our weights go there through a saved folder. **The biases
-# are drawn at random** too. With zeros, or all equal, this comparison could not see
-# whether anyone adds them to the weights.
+# The module against NumPy, with and without groups. Then all of `deepseek-v3-mini`
+# (without multi-token prediction, which is lesson 12) against `transformers`'
+# DeepSeek-V3, through a saved folder. **The biases are drawn at random** too: with zeros
+# nobody could see whether someone adds them to the weights.
 
 # %%
 import tempfile
@@ -421,9 +414,8 @@ ladder("deepseek-v3-mini, random weights and biases", [
 # %% [markdown]
 # ## How people get it wrong
 #
-# **The bias in the weights.** `scores = scores + bias` once, at the top, and everything
-# after it looks the same. Shapes agree. While all biases are zero, so does every
-# number. We put this gate into the model above, and let it learn.
+# **The bias in the weights.** `scores = scores + bias` once, at the top. Shapes agree,
+# and while all biases are zero, so does every number.
 #
 # **The bias that receives a gradient.** It is a parameter, so why not let it learn? A
 # choice has no gradient, so the bias gets one only if it is in the weights as well. Then
@@ -490,8 +482,9 @@ balanced = [name for name in runs if late[name] < 0.6]
 assert balanced == ["bias", "bias, in the weights too"] and not wrong
 
 # %% [markdown]
-# All four learn alike. The first bug is balanced, too: only the comparison on random
-# biases tells it from V3. The second ends as uneven as no balance at all.
+# The first bug is balanced, too: only the comparison on random biases tells it from V3.
+# The second ends as uneven as no balance at all. (Exercise 11.5 builds a gate that has
+# neither.)
 #
 # **One sign for each piece.** When a batch goes through the model in pieces, the update
 # is tempting after every piece. But signs do not add up as loads do. Let an expert get
@@ -506,19 +499,19 @@ print(f"in all: {each.sum()}; once, at the end: {whole}")
 assert each.sum() == 2 and whole == 0
 
 # %% [markdown]
-# The expert had exactly its share, and went up by $2\gamma$. Worse, the bias then
-# changes *within* a step: a layer that is computed a second time in the backward pass,
-# to save memory, would choose other experts than it did the first time.
+# The expert had exactly its share, and went up by $2\gamma$. Worse, a layer that is
+# computed a second time in the backward pass, to save memory, would choose other experts
+# than it did the first time.
 #
 # ## Does it matter?
 #
-# The script `experiments/11_bias_balancing.py` trained this small model (three layers,
-# two of them sparse, 16 experts, 4 for a token) in four ways: with **nothing** that
-# balances; with lesson 08's balance loss, $\alpha$ = **0.001** and **0.01**; and with
-# the **bias**, $\gamma = 0.01$ and 0 at the very end, and the sequence-wise loss. In a
-# seed, all four start from the same weights and read the same text. The gate is V3's in
-# all of them; where nothing moves the bias, it stays zero. MaxVio is of 64 windows of
-# validation text together, mean of both layers; it can be at most $16/4 - 1 = 3$.
+# The script `experiments/11_bias_balancing.py` trained this small model (two sparse
+# layers, 16 experts, 4 for a token) in four ways: with **nothing** that balances; with
+# lesson 08's balance loss, $\alpha$ = **0.001** and **0.01**; and with the **bias**,
+# $\gamma = 0.01$ and 0 at the very end, and the sequence-wise loss. In a seed, all four
+# start from the same weights and read the same text; the gate is V3's in all. MaxVio is
+# of 64 windows of validation text together, mean of both layers; it can be at most
+# $16/4 - 1 = 3$.
 #
 # **Predict**: which is the most even? And which predicts text best?
 
@@ -532,6 +525,7 @@ minutes = sum(r["train_seconds"] for r in records) / 60
 print(f"{head['hardware']}, torch {head['torch']}, {head['date']}")
 print(f"{dm.count(small, seq_len=96).parameters:,} parameters,", end=" ")
 print(f"{head['steps']} steps, {n_seeds} seeds,", end=" ")
+assert n_seeds == 5
 print(f"{minutes:.0f} minutes of processor time")
 vio = {k: np.array([np.mean(r["validation"]["max_vio"]) for r in rs])
        for k, rs in by_kind.items()}  # fmt: skip
@@ -578,24 +572,22 @@ left = {k: (vio[k] / vio["nothing"]).mean() for k in KINDS[1:]}
 print("left of the MaxVio without balance:", *(f"{k} {x:.0%}" for k, x in left.items()))
 
 # %% [markdown]
-# **Balance**: the bias is the most even in every seed. The weak loss leaves more than
-# half of the imbalance, the strong one about a fifth, and the bias, without asking the
-# router for anything, less than a tenth.
+# **Balance**: the bias is the most even in all five seeds. The weak loss leaves about
+# two thirds of the imbalance, the strong one a fifth, and the bias less than a tenth.
 #
 # **Quality**: nothing to see. Every way is within 0.01 bits per byte of no balance in
-# every seed, above it in some and below it in others, while the seeds alone lie 0.02
-# apart. That is the honest verdict at this size: the bias balances better, and neither
-# way costs or gains anything that can be measured. The reason for V3's change, a loss
-# that disturbs the language, is not visible here; nor is a harm from having no balance.
-# The papers report better text from the bias at 1 and 3 billion parameters (2408.15664,
-# §4) and at 16 and 229 billion (V3, §4.5.2). V3 also reports (§4.5.3) that a loss
-# counted over a *batch*, as our two are, does about as well as the bias. What lost there
-# was a strong loss in every sequence.
+# all five seeds, above it in some and below it in others, while the seeds alone lie 0.02
+# apart. At this size no way costs or gains anything that can be measured: the reason for
+# V3's change, a loss that disturbs the language, is not visible, nor is a harm from
+# having no balance. The papers report better text from the bias at 1 and 3 billion
+# parameters (2408.15664, §4) and at 16 and 229 billion (V3, §4.5.2). V3 also reports
+# (§4.5.3) that a loss counted over a *batch*, as our two are, does about as well as the
+# bias; what lost there was a strong loss in every sequence.
 #
-# One setting is not V3's: $\gamma = 0.01$ is ten times as large. In 400 steps a bias at
-# 0.001 could not travel further than 0.4.
+# Our $\gamma = 0.01$ is ten times V3's: in 400 steps a bias at 0.001 could not travel
+# further than 0.4.
 #
-# Here are the biases of one run. **Predict**: do as many go up as down?
+# The biases of one run. **Predict**: do as many go up as down?
 
 # %%
 run = by_kind["bias"][0]
@@ -615,8 +607,8 @@ print("mean of all biases at the end above 0.1:", bool(path[-1].mean() > 0.1))
 assert still and width > 0.05 and path[-1].mean() > 0.1
 
 # %% [markdown]
-# More go up. When a few experts are far too busy, most of the others are below the mean,
-# and every sign counts alike. So all drift together, which we know to be harmless.
+# More go up. When a few experts are far too busy, most others are below the mean, and
+# every sign counts alike. So all drift together, which is harmless.
 #
 # The runs in this notebook had 80 steps. Do they point the same way as the log?
 
@@ -632,9 +624,8 @@ assert abs(losses[0] - losses[1]) < 0.1
 # ## At full size
 #
 # V3 has 61 layers, the first three dense. Each of the other 58 has 256 experts, 8 for a
-# token, out of 4 of 8 groups. The biases are all that its balancing stores. (Numbers of
-# training from the paper, §4.2: 4,096 tokens a sequence, 15,360 sequences a step once
-# the batch has grown.)
+# token, out of 4 of 8 groups. (Training as in the paper, §4.2: 4,096 tokens a sequence,
+# 15,360 sequences a step once the batch has grown.)
 
 # %%
 layers, E, K = v3.n_layers - v3.n_dense_layers, 256, v3.moe.n_activated_experts
@@ -659,13 +650,12 @@ assert small_mean == 96 and round(steps, -3) == 227_000
 
 # %% [markdown]
 # Here lies a difference that no config shows. V3 counts two million tokens for an
-# expert before it moves a bias, we count about a hundred. A sign is robust against much,
-# but not against chance that is larger than the imbalance: in a step of ours an expert
-# is 10% off by luck alone. So we report MaxVio of many steps or of a whole validation
-# text, and so should you.
+# expert before it moves a bias, we count about a hundred: in a step of ours an expert is
+# 10% off by luck alone. So we report MaxVio of many steps or of a whole validation text,
+# and so should you.
 #
-# What it would be worth on 58 layers and many GPUs, where all wait for the busiest, our
-# one processor cannot show. V3 reports that it drops no token, in training or after.
+# What balance is worth on many GPUs, where all wait for the busiest, one processor
+# cannot show. V3 reports that it drops no token, in training or after.
 #
 # ## What this proves, and what it does not
 #
@@ -674,16 +664,17 @@ assert small_mean == 96 and round(steps, -3) == 227_000
 #   loss alike; a common shift of the biases changes nothing.
 # - Shown, live: a bias in the weights trains and balances, and is another model; one that
 #   learns by gradient does not balance.
-# - Measured: 0.83 million parameters, 400 steps, the seeds printed above, on code. The
-#   bias balances best. No way of balancing differs from none in quality.
+# - Measured: 0.83 million parameters, 400 steps, five seeds, on code. The bias balances
+#   best. No way of balancing differs from none in quality.
 # - Not shown: that a balance loss harms, that experts specialise more without one (V3's
 #   figure 9), or anything about speed.
 #
 # ## Exercises
 #
-# The [exercises](../exercises/11_bias_balancing.ipynb), about 45 minutes: the
-# thermostat, a gate that chooses with the bias and weighs without it, the limit to
-# groups, and the sequence-wise loss. (After `make lab`, take your own copy in `work/`.)
+# The [exercises](../exercises/11_bias_balancing.ipynb), about an hour: the thermostat, a
+# gate that chooses with the bias and weighs without it, the limit to groups, the
+# sequence-wise loss, and a module whose bias no gradient reaches. (After `make lab`, take
+# your own copy in `work/`.)
 #
 # ## References
 #
@@ -697,14 +688,14 @@ assert small_mean == 96 and round(steps, -3) == 227_000
 # %% [markdown]
 # # 11 · Bias balancing: exercises
 #
-# Four exercises on lesson 11, about 45 minutes in all. Write your answer where a cell
+# Five exercises on lesson 11, about an hour in all. Write your answer where a cell
 # raises `NotImplementedError`, run that cell and the one after it; `check` prints one
 # line, and a hint when something is not right yet. What your function prints appears
 # below the hint, for the inputs that failed. Every exercise has the formulas it needs
 # and none needs another one: leave out what you like.
 #
 # `N` counts tokens, `E` experts, `K` experts for a token, `G` groups, `B` sequences of
-# `T` tokens. All is NumPy, float64, except the last.
+# `T` tokens. The first three are in NumPy, float64; 11.4 and 11.5 are in PyTorch.
 
 # %%
 import numpy as np
@@ -722,10 +713,12 @@ setup(seed=0)
 #
 # $$b_i \leftarrow b_i + \gamma\, \mathrm{sign}(\bar c - c_i)$$
 #
-# with the mean load $\bar c$ and $\gamma$ = `speed`. The sign of 0 is 0.
+# with the mean load $\bar c$ and $\gamma$ = `speed`. Loads are whole numbers, their mean
+# need not be one. The sign of 0 is 0.
 #
 # By hand: loads 5, 2, 1, 0 have the mean 2. With biases 0.1, 0.2, 0.3, 0.4 and
-# $\gamma = 0.01$ the new ones are 0.09, 0.2, 0.31, 0.41.
+# $\gamma = 0.01$ the new ones are 0.09, 0.2, 0.31, 0.41. Loads 4, 3, 2, 0 have the mean
+# 2.25, and the new biases are 0.09, 0.19, 0.31, 0.41.
 
 # %%
 def moved_bias(bias: np.ndarray, load: np.ndarray, speed: float) -> np.ndarray:
@@ -735,25 +728,27 @@ def moved_bias(bias: np.ndarray, load: np.ndarray, speed: float) -> np.ndarray:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next two lines. It should print
-# [0.09, 0.2, 0.31, 0.41]
-# bias, load = np.array([0.1, 0.2, 0.3, 0.4]), np.array([5, 2, 1, 0])  # [E] each
-# print(moved_bias(bias, load, 0.01).round(4).tolist())
+# To try it, take away the # of the next three lines. It should print
+# [0.09, 0.2, 0.31, 0.41] and [0.09, 0.19, 0.31, 0.41]
+# bias = np.array([0.1, 0.2, 0.3, 0.4])  # [E]
+# for load in (np.array([5, 2, 1, 0]), np.array([4, 3, 2, 0])):  # [E] each
+#     print(moved_bias(bias, load, 0.01).round(4).tolist())
 check("11.1", moved_bias)
 
 # %% [markdown]
 # ## 11.2 Choose with it, weigh without it
 #
-# *A few lines, 12 minutes.* `scores` [N, E] are a token's sigmoid scores, all positive,
-# `bias` [E] the biases. Return the weights [N, E]:
+# *A few lines, 12 minutes.* `scores` [N, E] are the sigmoid scores of N tokens, all
+# positive, `bias` [E] the biases. Return the weights [N, E]: for every token
 #
 # $$g_i = \lambda\, \frac{s_i}{\sum_{j\ \text{chosen}} s_j} \ \text{ for the } K
 # \text{ experts with the highest } s_i + b_i, \qquad g_i = 0 \ \text{ for all others},$$
 #
 # with $\lambda$ = `route_scale`. No two sums of a token are equal.
 #
-# By hand, the lesson's table: scores 0.8, 0.6, 0.4, 0.3, biases −0.3, 0, 0.3, 0. With
-# $K = 2$ and $\lambda = 2.5$ the weights are 0, 1.5, 1, 0.
+# By hand: biases −0.5, 0, 0.5, 0, $K = 2$ and $\lambda = 2.5$. A token with the scores
+# 0.9, 0.6, 0.2, 0.3 chooses 1 and 2, whose scores add up to 0.8: its weights are 0,
+# 1.875, 0.625, 0. One with the scores 0.8, 0.2, 0.1, 0.4 chooses 2 and 3: 0, 0, 0.5, 2.
 
 # %%
 def biased_gate(
@@ -769,28 +764,29 @@ def biased_gate(
 
 # %%
 # To try it, take away the # of the next three lines. It should print
-# [[0.0, 1.5, 1.0, 0.0]]
-# scores = np.array([[0.8, 0.6, 0.4, 0.3]])  # [N, E]
-# bias = np.array([-0.3, 0, 0.3, 0])  # [E]
+# [[0.0, 1.875, 0.625, 0.0], [0.0, 0.0, 0.5, 2.0]]
+# scores = np.array([[0.9, 0.6, 0.2, 0.3], [0.8, 0.2, 0.1, 0.4]])  # [N, E]
+# bias = np.array([-0.5, 0, 0.5, 0])  # [E]
 # print(biased_gate(scores, bias, 2, 2.5).round(4).tolist())
 check("11.2", biased_gate)
 
 # %% [markdown]
 # ## 11.3 The limit to groups
 #
-# *Some thought, 15 minutes.* `ranked` [N, E] holds scores plus biases, and may be
-# negative. The experts stand in `n_groups` groups of neighbours: with E = 6 and 2
+# *Some thought, 15 minutes.* `ranked` [N, E] holds scores plus biases. An entry may be
+# negative, and there is no bound below which it cannot be. The experts stand in `n_groups` groups of neighbours: with E = 6 and 2
 # groups, experts 0, 1, 2 and 3, 4, 5. For each token:
 #
 # - a group is worth the sum of its two highest entries (it has at least two);
 # - only the `n_limited` groups that are worth most are open;
 # - the $K$ experts with the highest entries *in open groups* are chosen.
 #
-# Return which they are as bool [N, E], with $K$ times True for each token. There are no
-# ties, and the open groups have at least $K$ experts.
+# Return which they are as a bool array [N, E], with $K$ times True for each token. There
+# are no ties, and the open groups have at least $K$ experts.
 #
 # By hand: groups (0.9, 0.1, 0) and (0.6, 0.5, −0.2). They are worth 1.0 and 1.1, so with
-# one open group it is the second. With $K = 3$ it is chosen whole, −0.2 included.
+# one open group it is the second. With $K = 3$ it is chosen whole, −0.2 included. A token
+# with (−31, −32, −39) and (−33, −35, −34) has the first group open: it is worth −63.
 
 # %%
 def chosen_in_groups(
@@ -810,9 +806,11 @@ def chosen_in_groups(
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next two lines. It should print [[0 0 0 1 1 1]]
-# ranked = np.array([[0.9, 0.1, 0, 0.6, 0.5, -0.2]])  # [N, E]
-# print(chosen_in_groups(ranked, 2, 1, 3).astype(int))
+# To try it, take away the # of the next three lines. It should print
+# bool [[0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0]]
+# ranked = np.array([[0.9, 0.1, 0, 0.6, 0.5, -0.2], [-31, -32, -39, -33, -35, -34]])
+# chosen = chosen_in_groups(ranked, 2, 1, 3)  # [N, E]
+# print(chosen.dtype, chosen.astype(int).tolist())
 check("11.3", chosen_in_groups)
 
 # %% [markdown]
@@ -820,7 +818,7 @@ check("11.3", chosen_in_groups)
 #
 # *Some thought, 13 minutes.* In PyTorch. `scores` [B, T, E] are the sigmoid scores of
 # `B` sequences. Return V3's balance loss, without its factor $\alpha$, as a tensor with
-# no axes: the mean over the sequences of $\sum_i f_i P_i$, where for one sequence
+# no axes, float32 or float64: the mean over the sequences of $\sum_i f_i P_i$, where for one sequence
 #
 # $$s'_{i,t} = \frac{s_{i,t}}{\sum_{j=1}^{E} s_{j,t}}, \qquad
 # P_i = \frac1T \sum_{t=1}^{T} s'_{i,t}, \qquad
@@ -829,10 +827,11 @@ check("11.3", chosen_in_groups)
 #
 # The gradient must reach the scores, through $P$ alone.
 #
-# By hand: one sequence of two tokens, two experts, $K = 1$, scores $(0.6, 0.2)$ and
-# $(0.9, 0.1)$. $s'$ is $(0.75, 0.25)$ and $(0.9, 0.1)$, $P_0 = 0.825$, $f = (2, 0)$: the
-# loss is 1.65. With a second sequence that chooses expert 1 twice, scores $(0.1, 0.9)$
-# both times, whose loss is 1.8, the mean is 1.725.
+# By hand: one sequence of two tokens, three experts, $K = 2$, scores $(0.8, 0.5, 0.7)$
+# and $(0.3, 0.15, 0.05)$. $s'$ is $(0.4, 0.25, 0.35)$ and $(0.6, 0.3, 0.1)$, so $P = (0.5,
+# 0.275, 0.225)$. Expert 0 is chosen twice, 1 and 2 once: $f = (1.5, 0.75, 0.75)$, and the
+# loss is 1.125. A second sequence has the scores $(0.15, 0.75, 0.6)$ both times and the
+# loss 1.35; the mean is 1.2375.
 
 # %%
 def sequence_balance(scores: torch.Tensor, K: int) -> torch.Tensor:
@@ -846,12 +845,82 @@ def sequence_balance(scores: torch.Tensor, K: int) -> torch.Tensor:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next three lines. It should print 1.65 1.725
-# one, other = [[0.6, 0.2], [0.9, 0.1]], [[0.1, 0.9], [0.1, 0.9]]  # [T, E] each
-# losses = sequence_balance(torch.tensor([one]), 1), sequence_balance(
-#     torch.tensor([one, other]), 1)
-# print(*(round(loss.item(), 4) for loss in losses))
+# To try it, take away the # of the next lines. It should print 1.125 and 1.2375
+# one = torch.tensor([[0.8, 0.5, 0.7], [0.3, 0.15, 0.05]])  # [T, E]
+# other = torch.tensor([[0.15, 0.75, 0.6], [0.15, 0.75, 0.6]])  # [T, E]
+# for scores in (one[None], torch.stack((one, other))):  # [B, T, E]
+#     print(round(float(sequence_balance(scores, 2)), 4))
 check("11.4", sequence_balance)
+
+# %% [markdown]
+# ## 11.5 A bias that no gradient reaches
+#
+# *Build it from the paper, 15 minutes.* V3's gate as a PyTorch module, float32. With
+# $D$ = `dim` and $E$ = `n_experts` a new one has
+#
+# - `weight` [E, D], which is learned: a row for each expert, drawn at random;
+# - `bias` [E], zero at first. It is saved with the module, in `state_dict()`, but
+#   `bias.requires_grad` is False, backward gives it no gradient, and no optimiser moves
+#   it.
+#
+# `forward(x)` returns the weights [N, E] of the tokens `x` [N, D], those of 11.2: with
+# $s_i = \sigma(x \cdot w_i)$, $w_i$ the rows of `weight`, a token gets the $K$ experts with
+# the highest $s_i + b_i$, of which each weighs $\lambda s_i / \sum_{j\ \text{chosen}} s_j$;
+# the others weigh 0. Through these weights a gradient reaches `weight`. `forward` leaves
+# the bias as it is.
+#
+# `update(load, speed)` is called after the optimiser's step, with the `load` [E] of its
+# batch, int64. It moves the module's own bias, as in 11.1: $b_i \leftarrow b_i + \gamma\,
+# \mathrm{sign}(\bar c - c_i)$, with $c$ = `load` and $\gamma$ = `speed`.
+#
+# By hand: $D = 1$, $x = 1$, so that the rows of `weight` are the products. They are the
+# logarithms of 4, 3/2, 2/3 and 3/7, and the scores 0.8, 0.6, 0.4 and 0.3. With the biases
+# −0.3, 0, 0.3, 0, $K = 2$ and $\lambda = 2.5$ the weights are 0, 1.5, 1, 0. The second
+# weight has the gradient 0, 0.24, −0.36, 0 by the rows of `weight`, and none by the biases. Loads 4,
+# 3, 2, 0 and $\gamma = 0.01$ move these to −0.31, −0.01, 0.31, 0.01.
+
+# %%
+class BiasGate(torch.nn.Module):
+    """V3's gate: the bias chooses, the scores weigh, the load moves the bias."""
+
+    def __init__(self, dim: int, n_experts: int, K: int, route_scale: float):
+        super().__init__()
+        ### BEGIN SOLUTION
+        self.K, self.route_scale = K, route_scale
+        self.weight = torch.nn.Parameter(torch.randn(n_experts, dim) * dim**-0.5)
+        self.register_buffer("bias", torch.zeros(n_experts))
+        ### END SOLUTION
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Weights [N, E] of tokens x [N, D], 0 where an expert was not chosen."""
+        ### BEGIN SOLUTION
+        scores = torch.sigmoid(x @ self.weight.T)  # [N, E]
+        chosen = (scores + self.bias).topk(self.K).indices  # [N, K]
+        mask = torch.zeros_like(scores).scatter(1, chosen, 1.0)  # [N, E]
+        kept = scores * mask  # [N, E]: no bias here
+        return self.route_scale * kept / kept.sum(dim=1, keepdim=True)  # [N, E]
+        ### END SOLUTION
+
+    def update(self, load: torch.Tensor, speed: float) -> None:
+        """Move the bias, by the load [E] of a step."""
+        ### BEGIN SOLUTION
+        self.bias += speed * torch.sign(load.float().mean() - load)
+        ### END SOLUTION
+
+# %%
+# To try it, take away the # of the next lines, from gate on. It should print
+# [0.0, 1.5, 1.0, 0.0] None False [0.0, 0.24, -0.36, 0.0]
+# [-0.31, -0.01, 0.31, 0.01]
+# gate = BiasGate(1, 4, 2, 2.5)
+# gate.weight.data = torch.tensor([4, 3 / 2, 2 / 3, 3 / 7]).log()[:, None]  # [E, D]
+# gate.bias.data = torch.tensor([-0.3, 0, 0.3, 0])  # [E]
+# weights = gate(torch.ones(1, 1))  # [N, E]
+# weights[0, 1].backward()
+# gate.update(torch.tensor([4, 3, 2, 0]), 0.01)
+# say = lambda x: [round(n, 4) + 0.0 for n in x.flatten().tolist()]
+# print(say(weights), gate.bias.grad, gate.bias.requires_grad, say(gate.weight.grad))
+# print(say(gate.bias))
+check("11.5", BiasGate)
 
 # %% [markdown]
 # Next: [lesson 12](../notebooks/12_multi_token_prediction.ipynb), more than one token

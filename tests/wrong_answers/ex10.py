@@ -85,6 +85,13 @@ def choice_all_allowed(scores, n_devices, n_limited, K):
     return scores * allowed
 
 
+def choice_exchanged(scores, n_devices, n_limited, K):
+    size = scores.shape[1] // n_devices
+    worth = scores.reshape(len(scores), size, n_devices).max(-1)
+    allowed = _mask(worth, n_limited).repeat(n_devices, axis=1)
+    return _keep(scores, scores * allowed, K)
+
+
 def choice_worst_devices(scores, n_devices, n_limited, K):
     worth = scores.reshape(len(scores), n_devices, -1).max(-1)
     allowed = _mask(-worth, n_limited).repeat(scores.shape[1] // n_devices, axis=1)
@@ -178,6 +185,60 @@ def communication_with_axes(scores, chosen, n_devices, n_limited):
     return f * _share(scores, n_devices)
 
 
+def communication_share_not_over_n(scores, chosen, n_devices, n_limited):
+    f = _sent(scores, chosen, n_devices).mean(0) * n_devices / n_limited
+    return (f * scores.sum(0).unflatten(0, (n_devices, -1)).sum(1)).sum()
+
+
+def communication_neither_over_n(scores, chosen, n_devices, n_limited):
+    f = _sent(scores, chosen, n_devices).sum(0) * n_devices / n_limited
+    return (f * scores.sum(0).unflatten(0, (n_devices, -1)).sum(1)).sum()
+
+
+def communication_counts_interleaved(scores, chosen, n_devices, n_limited):
+    sent = ((chosen % n_devices)[..., None] == torch.arange(n_devices)).any(1)
+    f = sent.to(scores.dtype).mean(0) * n_devices / n_limited
+    return (f * _share(scores, n_devices)).sum()
+
+
+def communication_by_device_number(scores, chosen, n_devices, n_limited):
+    sent = ((chosen // n_devices)[..., None] == torch.arange(n_devices)).any(1)
+    f = sent.to(scores.dtype).mean(0) * n_devices / n_limited
+    return (f * _share(scores, n_devices)).sum()
+
+
+def communication_scattered_by_device_number(scores, chosen, n_devices, n_limited):
+    sent = torch.zeros(len(scores), n_devices, dtype=scores.dtype)
+    sent = sent.scatter(1, chosen // n_devices, 1.0)
+    return (sent.mean(0) * n_devices / n_limited * _share(scores, n_devices)).sum()
+
+
+def communication_item(scores, chosen, n_devices, n_limited):
+    return communication(scores, chosen, n_devices, n_limited).item()
+
+
+def communication_new_tensor(scores, chosen, n_devices, n_limited):
+    return torch.tensor(float(communication(scores, chosen, n_devices, n_limited)))
+
+
+def communication_in_float64(scores, chosen, n_devices, n_limited):
+    """Right: the counts are float64, whatever the scores are."""
+    N, E = scores.shape
+    f = torch.zeros(n_devices, dtype=torch.float64)
+    for row in (chosen // (E // n_devices)).tolist():
+        for d in set(row):
+            f[d] += n_devices / (n_limited * N)
+    return (f * scores.mean(0).reshape(n_devices, -1).sum(-1)).sum()
+
+
+def communication_in_float32(scores, chosen, n_devices, n_limited):
+    """Right: counts in float32, as torch.zeros makes them."""
+    device = chosen // (scores.shape[1] // n_devices)
+    sent = torch.zeros(len(scores), n_devices).scatter(1, device, 1.0)
+    f = sent.mean(0) * n_devices / n_limited
+    return (f * _share(scores, n_devices)).sum()
+
+
 # --- 10.3 -------------------------------------------------------------------------
 
 
@@ -201,6 +262,10 @@ def scale_in_numpy(config):
 def _m(config):
     yarn = config.rope.scaling
     return 0.1 * yarn.mscale_all_dim * math.log(yarn.factor) + 1 if yarn else 1.0
+
+
+def scale_tensor(config):
+    return torch.tensor(scale(config))
 
 
 def scale_once(config):
@@ -254,6 +319,30 @@ def scale_times(config):
 
 def scale_no_root(config):
     return _m(config) ** 2 / _width(config)
+
+
+def scale_root_of_r(config):
+    return _m(config) ** 2 / math.sqrt(config.attention.qk_rope_head_dim)
+
+
+def scale_latent_alone(config):
+    return _m(config) ** 2 / math.sqrt(config.attention.kv_lora_rank)
+
+
+def scale_of_values(config):
+    return _m(config) ** 2 / math.sqrt(config.attention.v_head_dim)
+
+
+def scale_one_without_yarn(config):
+    return 1.0 if config.rope.scaling is None else scale(config)
+
+
+def scale_of_the_length(config):
+    yarn, m = config.rope.scaling, 1.0
+    if yarn is not None:
+        length = yarn.factor * yarn.original_seq_len
+        m += 0.1 * yarn.mscale_all_dim * math.log(length)
+    return m**2 / math.sqrt(_width(config))
 
 
 def scale_always_yarn(config):
@@ -369,6 +458,52 @@ def count_all_sparse(config):
     return _whole(config, n_dense=0)
 
 
+def _in_every_layer(config, number):
+    return count_whole(config) + config.n_layers * number
+
+
+def count_up_for_one_head(config):
+    a = config.attention
+    up = a.kv_lora_rank * (a.qk_nope_head_dim + a.v_head_dim)
+    return _in_every_layer(config, -(a.n_heads - 1) * up)
+
+
+def count_up_without_values(config):
+    a = config.attention
+    return _in_every_layer(config, -a.n_heads * a.kv_lora_rank * a.v_head_dim)
+
+
+def count_up_without_keys(config):
+    a = config.attention
+    return _in_every_layer(config, -a.n_heads * a.kv_lora_rank * a.qk_nope_head_dim)
+
+
+def count_up_with_rope(config):
+    a = config.attention
+    return _in_every_layer(config, a.n_heads * a.kv_lora_rank * a.qk_rope_head_dim)
+
+
+def count_norm_with_rope(config):
+    return _in_every_layer(config, config.attention.qk_rope_head_dim)
+
+
+def count_output_of_queries(config):
+    a = config.attention
+    more = a.qk_nope_head_dim + a.qk_rope_head_dim - a.v_head_dim
+    return _in_every_layer(config, a.n_heads * more * config.dim)
+
+
+def count_queries_without_rope(config):
+    a = config.attention
+    width = config.dim if a.q_lora_rank is None else a.q_lora_rank
+    return _in_every_layer(config, -a.n_heads * a.qk_rope_head_dim * width)
+
+
+def count_gate_for_shared(config):
+    extra = config.moe.n_shared_experts * config.dim
+    return count_whole(config) + (config.n_layers - config.n_dense_layers) * extra
+
+
 ANSWERS = {
     "10.1": Answers(
         right=[choice, choice_in_torch],
@@ -377,6 +512,7 @@ ANSWERS = {
             Wrong(choice_by_two_best, "not the sum of its two best"),
             Wrong(choice_unlimited, "the limit to devices has no effect"),
             Wrong(choice_interleaved, "neighbours share a device"),
+            Wrong(choice_exchanged, "the two are exchanged"),
             Wrong(choice_renormalised, "V2 does not divide by their sum"),
             Wrong(choice_for_the_batch, "not once for the batch"),
             Wrong(choice_struck_out, "the limit comes before the choice"),
@@ -385,14 +521,26 @@ ANSWERS = {
         ],
     ),
     "10.2": Answers(
-        right=[communication, communication_by_device],
+        right=[
+            communication,
+            communication_by_device,
+            communication_in_float64,
+            communication_in_float32,
+        ],
         wrong=[
             Wrong(communication_every_choice, "every choice was counted"),
             Wrong(communication_as_device_loss, "that is the device loss"),
             Wrong(communication_over_k, "divided by K where the formula has M"),
             Wrong(communication_no_limit, "M is missing"),
             Wrong(communication_no_devices, "D is missing"),
-            Wrong(communication_not_over_n, "not divided by N"),
+            Wrong(communication_not_over_n, "a 1 / N is missing"),
+            Wrong(communication_share_not_over_n, "a 1 / N is missing"),
+            Wrong(communication_neither_over_n, "both 1 / N are missing"),
+            Wrong(communication_counts_interleaved, "in f'' every D-th expert"),
+            Wrong(communication_by_device_number, "it gives 0 to D - 1"),
+            Wrong(communication_scattered_by_device_number, "it gives 0 to D - 1"),
+            Wrong(communication_item, "return the tensor"),
+            Wrong(communication_new_tensor, "no gradient reaches the scores"),
             Wrong(communication_mean_share, "not their mean"),
             Wrong(communication_of_chosen, "not of the chosen alone"),
             Wrong(communication_interleaved, "neighbours share a device"),
@@ -405,6 +553,7 @@ ANSWERS = {
         right=[scale, scale_in_numpy],
         wrong=[
             Wrong(scale_once, "the formula has its square"),
+            Wrong(scale_tensor, "a tensor is not asked for"),
             Wrong(scale_without, "without the temperature"),
             Wrong(scale_divided, "divided by m squared"),
             Wrong(scale_mscale, "mscale has to do with cosine and sine"),
@@ -413,6 +562,11 @@ ANSWERS = {
             Wrong(scale_no_one, "the + 1 is missing"),
             Wrong(scale_root_of_n, "the root of n alone"),
             Wrong(scale_latent, "the root of the latent's width"),
+            Wrong(scale_root_of_r, "the root of r alone"),
+            Wrong(scale_latent_alone, "the root of the latent's width"),
+            Wrong(scale_of_values, "the root of a value's width"),
+            Wrong(scale_one_without_yarn, "it is m that is 1"),
+            Wrong(scale_of_the_length, "not its new length"),
             Wrong(scale_times, "divide"),
             Wrong(scale_no_root, "the root is missing"),
             Wrong(scale_always_yarn, "m is 1 then"),
@@ -434,6 +588,14 @@ ANSWERS = {
             Wrong(count_no_head, "the head is missing"),
             Wrong(count_no_wo, "the output matrix of attention is missing"),
             Wrong(count_all_sparse, "every layer was counted as sparse"),
+            Wrong(count_up_for_one_head, "serves one head"),
+            Wrong(count_up_without_values, "lacks the values"),
+            Wrong(count_up_without_keys, "lacks the keys"),
+            Wrong(count_up_with_rope, "gives no RoPE key"),
+            Wrong(count_norm_with_rope, "covers the latent alone"),
+            Wrong(count_output_of_queries, "reads values, of v channels"),
+            Wrong(count_queries_without_rope, "a query has n + r channels"),
+            Wrong(count_gate_for_shared, "scores the routed experts alone"),
         ],
     ),
 }

@@ -17,19 +17,20 @@ TOLERANCE = 1e-5  # a count divided by a count is float32 in torch
 def _frequencies(scores, chosen, D, M, sent=None, over=None, on=None):
     """f'' of every device, [D]; keywords make the known mistakes."""
     N, E = scores.shape
-    device_of = on or (lambda i: i // (E // D))
+    device_of = on or (lambda i: i // (E // D))  # D and beyond: counted nowhere
     count = [0] * D
     for row in chosen.tolist():
         devices = [device_of(i) for i in row]
         for d in devices if sent == "every choice" else set(devices):
-            count[d] += 1
+            if d < D:
+                count[d] += 1
     scale = over(D, M, N, chosen.shape[1]) if over else D / (M * N)
     return torch.tensor(count, dtype=torch.float64) * scale
 
 
-def _loss(scores, chosen, D, M, share=None, **mistake):
+def _loss(scores, chosen, D, M, share=None, share_on=None, **mistake):
     N, E = scores.shape
-    f, on = _frequencies(scores, chosen, D, M, **mistake), mistake.get("on")
+    f, on = _frequencies(scores, chosen, D, M, **mistake), share_on
     total = torch.zeros((), dtype=torch.float64)
     for i in range(E):
         d = on(i) if on else i // (E // D)
@@ -67,7 +68,15 @@ def _per_choice(D, M, N, K):
 
 
 def _interleaved(scores, chosen, D, M):
+    return _loss(scores, chosen, D, M, on=lambda i: i % D, share_on=lambda i: i % D)
+
+
+def _interleaved_counts(scores, chosen, D, M):
     return _loss(scores, chosen, D, M, on=lambda i: i % D)
+
+
+def _divided_by_devices(scores, chosen, D, M):
+    return _loss(scores, chosen, D, M, on=lambda i: i // D)
 
 
 def communication_cases(rng):
@@ -117,6 +126,11 @@ def judge_communication(theirs, rng):
             )
 
 
+_DEVICE = (
+    "a device has E / D experts, and it is by this number that an expert's own says "
+    "where it lies: it gives 0 to D - 1"
+)
+
 COMMUNICATION = Exercise(
     id="10.2",
     title="The communication loss",
@@ -146,16 +160,18 @@ COMMUNICATION = Exercise(
             gives=_with(over=lambda D, M, N, K: 1 / (M * N)),
         ),
         Mistake(
-            "the count of the tokens was not divided by N",
+            "a 1 / N is missing: f'' is a share of the N tokens, and the scores in P'' "
+            "are means over them",
             gives=_with(over=lambda D, M, N, K: D / M),
+        ),
+        Mistake(
+            "both 1 / N are missing: f'' is a share of the N tokens, and the scores in "
+            "P'' are means over them",
+            gives=_with(over=lambda D, M, N, K: D / M, share="sum"),
         ),
         Mistake(
             "P'' is the sum over a device's experts, not their mean",
             gives=_with(share="mean"),
-        ),
-        Mistake(
-            "P'' sums over tokens where it should be their mean",
-            gives=_with(share="sum"),
         ),
         Mistake(
             "P'' is made of all scores, not of the chosen alone", gives=_of_the_chosen
@@ -165,7 +181,20 @@ COMMUNICATION = Exercise(
             "D-th expert",
             gives=_interleaved,
         ),
+        Mistake(
+            "experts lie on the devices in order: in f'' every D-th expert shares a "
+            "device, where neighbours should",
+            gives=_interleaved_counts,
+        ),
+        Mistake(_DEVICE, gives=_divided_by_devices),
+        Mistake(_DEVICE, raises="out of (bounds|range)|smaller than num_classes"),
+        Mistake(
+            "`.item()` and `float()` make a number, and a number has no gradient: "
+            "return the tensor",
+            when=lambda got, *_: isinstance(got, float),
+        ),
     ),
+    exact_dtype=False,  # counts may be float64 and the scores float32
     hint="print how many tokens are sent to each device, f'' and P'', and compare each "
     "with the example",
 )

@@ -23,7 +23,8 @@ def _shapes(config):
         yield "latent", (a.kv_lora_rank, D)
         yield "rope key", (r, D)
         yield "kv_norm", (a.kv_lora_rank,)
-        yield "wkv_b", (H * (n + v), a.kv_lora_rank)
+        yield "k_up", (H * n, a.kv_lora_rank)
+        yield "v_up", (H * v, a.kv_lora_rank)
         yield "wo", (D, H * v)
         if layer < config.n_dense_layers:
             yield "dense", (3, D, config.dense.inter_dim)
@@ -49,6 +50,28 @@ def _counted(config, **times):
 
 def _times(**factors):
     return lambda config: _counted(config, **factors)
+
+
+def _of(ratio):
+    """A factor made of the widths: ratio(n, r, v) of a model's attention."""
+
+    def factor(config):
+        a = config.attention
+        return ratio(a.qk_nope_head_dim, a.qk_rope_head_dim, a.v_head_dim)
+
+    return factor
+
+
+def _one_head(config):
+    return 1 / config.attention.n_heads
+
+
+def _gate_for_shared(config):
+    return 1 + config.moe.n_shared_experts / config.moe.n_routed_experts
+
+
+def _norm_with_key(config):
+    return 1 + config.attention.qk_rope_head_dim / config.attention.kv_lora_rank
 
 
 def _chosen_alone(config):
@@ -132,6 +155,10 @@ COUNT = Exercise(
         ),
         Mistake("the gates are missing", gives=_times(gate=0)),
         Mistake(
+            "a gate scores the routed experts alone: shared ones are never chosen",
+            gives=_times(gate=_gate_for_shared),
+        ),
+        Mistake(
             "two matrices for an expert: a SwiGLU has three",
             gives=_times(routed=2 / 3, shared=2 / 3, dense=2 / 3),
         ),
@@ -144,6 +171,44 @@ COUNT = Exercise(
             "the norms of both latents are missing", gives=_times(kv_norm=0, q_norm=0)
         ),
         Mistake("the norm of the latent (kv_norm) is missing", gives=_times(kv_norm=0)),
+        Mistake(
+            "the norm after the first key-value matrix covers the latent alone, not "
+            "the RoPE key",
+            gives=_times(kv_norm=_norm_with_key),
+        ),
+        Mistake(
+            "the second key-value matrix serves one head: it gives n + v channels to "
+            "each",
+            gives=_times(k_up=_one_head, v_up=_one_head),
+        ),
+        Mistake(
+            "the second key-value matrix lacks the values: it gives n + v channels",
+            gives=_times(v_up=0),
+        ),
+        Mistake(
+            "the second key-value matrix lacks the keys: it gives n + v channels",
+            gives=_times(k_up=0),
+        ),
+        Mistake(
+            "the second key-value matrix gives no RoPE key: that comes from the first",
+            gives=_times(k_up=_of(lambda n, r, v: (n + r) / n)),
+        ),
+        Mistake(
+            "the output matrix reads values, of v channels a head, not n + r",
+            gives=_times(wo=_of(lambda n, r, v: (n + r) / v)),
+        ),
+        Mistake(
+            "the output matrix reads values, of v channels a head, not n",
+            gives=_times(wo=_of(lambda n, r, v: n / v)),
+        ),
+        Mistake("the output matrix serves one head", gives=_times(wo=_one_head)),
+        Mistake(
+            "a query has n + r channels, not n",
+            gives=_times(
+                wq=_of(lambda n, r, v: n / (n + r)),
+                wq_b=_of(lambda n, r, v: n / (n + r)),
+            ),
+        ),
         Mistake("the norm of the queries' latent is missing", gives=_times(q_norm=0)),
         Mistake(
             "all norms are missing",
@@ -159,6 +224,6 @@ COUNT = Exercise(
             gives=_dense_as_well,
         ),
     ),
-    hint="compare part by part with `dm.count(config).parts`: attention, feed-forward, "
-    "routed and shared experts, gates, norms, embedding, head",
+    hint="compare with `dm.count(config).parts`: 'attention' is the matrices of "
+    "queries, keys and values, and output, of all layers; 'norms' are all norms",
 )

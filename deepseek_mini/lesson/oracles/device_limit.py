@@ -104,6 +104,11 @@ CHOICE = Exercise(
             gives=lambda scores, D, M, K: _weights(scores, D, M, K, on=lambda i: i % D),
         ),
         Mistake(
+            "a device has E / n_devices experts, and there are n_devices of them: here "
+            "the two are exchanged",
+            gives=lambda scores, D, M, K: _weights(scores, scores.shape[1] // D, M, K),
+        ),
+        Mistake(
             "the weights are the scores as they are: V2 does not divide by their sum",
             gives=_over_their_sum,
         ),

@@ -41,8 +41,12 @@ def _scaling(**mistake):
     return lambda config: _scale(config, **mistake)
 
 
+def _one_without(config):
+    return 1.0 if config.rope.scaling is None else _scale(config)
+
+
 def scale_cases(rng):
-    for label in ("YaRN", "mscale is another number", "without YaRN", "mscale is 0"):
+    for label in ("YaRN", "another mscale", "no YaRN", "an mscale of 0"):
         yarn = Yarn(
             factor=float(rng.uniform(2, 60)),
             original_seq_len=4096,
@@ -51,7 +55,7 @@ def scale_cases(rng):
         )
         if label == "YaRN":
             yarn = replace(yarn, mscale=yarn.mscale_all_dim)
-        if label == "mscale is 0":
+        if label == "an mscale of 0":
             yarn = replace(yarn, mscale=0.0)
         part = MLA(
             n_heads=int(rng.integers(2, 9)),
@@ -68,7 +72,7 @@ def scale_cases(rng):
             max_seq_len=8192,
             attention=part,
             dense=SwiGLU(8),
-            rope=Rope(scaling=None if label == "without YaRN" else yarn),
+            rope=Rope(scaling=None if label == "no YaRN" else yarn),
         )
         yield Case((config,), label, 1e-7)
 
@@ -117,6 +121,19 @@ SCALE = Exercise(
             gives=_scaling(width=lambda part: part.qk_nope_head_dim),
         ),
         Mistake(
+            "the root of r alone: the n channels without RoPE are in the product too",
+            gives=_scaling(width=lambda part: part.qk_rope_head_dim),
+        ),
+        Mistake(
+            "the root of a value's width: scores are products of queries and keys",
+            gives=_scaling(width=lambda part: part.v_head_dim),
+        ),
+        Mistake(
+            "the root of the latent's width: the score is the same number as with "
+            "expanded keys, of n + r channels",
+            gives=_scaling(width=lambda part: part.kv_lora_rank),
+        ),
+        Mistake(
             "the root of the latent's width: the score is the same number as with "
             "expanded keys, of n + r channels",
             gives=_scaling(
@@ -129,6 +146,25 @@ SCALE = Exercise(
         ),
         Mistake(
             "divided by n + r itself: the root is missing", gives=_scaling(sign=-1)
+        ),
+        Mistake(
+            "a tensor is not asked for: `math` computes with numbers",
+            when=lambda got, *_: hasattr(got, "numpy"),
+        ),
+        Mistake(
+            "without YaRN it is m that is 1, not the whole scale: the root stays",
+            gives=_one_without,
+        ),
+        Mistake(
+            "s is the factor by which the context is stretched, not its new length",
+            gives=_scaling(
+                m=lambda yarn: (
+                    1
+                    + 0.1
+                    * yarn.mscale_all_dim
+                    * math.log(yarn.factor * yarn.original_seq_len)
+                )
+            ),
         ),
         Mistake(
             "without YaRN scaling is None and has no fields: m is 1 then",

@@ -43,24 +43,24 @@ def _same_groups_for_all(ranked, n_groups, n_limited, K):
     return chosen_in_groups(np.where(keep, ranked, -np.inf), 1, 1, K)
 
 
-def _shut_to_zero(worth):
-    """Whether a choice is one with 0 for closed experts, whichever of the equal zeros
-    it takes: open entries above 0 come first, then closed experts.
+def _shut_to_a_number(worth):
+    """Whether a choice is one with a number for closed experts, whichever of these
+    equals it takes: all open entries above the number, and closed experts after them.
     """
 
     def fits(got, want, args):
         ranked, n_groups, n_limited, K = args
+        if np.shape(got) != ranked.shape or got.dtype != bool:
+            return False
         size = ranked.shape[1] // n_groups
         every = chosen_in_groups(
             ranked, n_groups, n_limited, n_limited * size, worth=worth
         )
-        above = every & (ranked > 0)
-        first = chosen_in_groups(np.where(above, ranked, -np.inf), 1, 1, K) & above
-        rest = got & ~first
-        return (
-            bool((got.sum(1) == K).all() and (got & first == first).all())
-            and not (rest & every).any()
-        )
+        lowest = np.where(got & every, ranked, np.inf).min(1)  # [N]: of what it took
+        left = np.where(every & ~got, ranked, -np.inf).max(1)  # [N]
+        number = left[(got & ~every).any(1)]  # at least: where closed ones came in
+        among = len(number) > 0 and number.max() < lowest.min()
+        return bool(among and (got.sum(1) == K).all())
 
     return fits
 
@@ -72,6 +72,7 @@ def group_cases(rng):
         (6, 8, 4, 2, 3, 0.0, "groups of two"),
         (7, 16, 4, 2, 5, -0.9, "mostly negative entries"),
         (5, 6, 1, 1, 2, 0.0, "a single group"),
+        (6, 12, 3, 2, 4, -2000.0, "entries far below zero"),
     ):
         ranked = rng.uniform(0, 1, (N, E)) + 0.3 * rng.normal(size=E) + shift
         said = f"{label}: ranked [{N}, {E}], {M} of {G} groups, K = {K}"
@@ -97,14 +98,23 @@ GROUPS = Exercise(
             gives=_choosing(worth=sum),
         ),
         Mistake(
-            "experts of closed groups were set to 0, which is more than a negative "
-            "entry of an open one",
-            when=_shut_to_zero(None),
+            "these are the right experts as numbers: the mask should hold True and "
+            "False",
+            when=lambda got, want, args: (
+                np.shape(got) == want.shape
+                and np.asarray(got).dtype.kind in "iuf"
+                and np.array_equal(got, want)
+            ),
+        ),
+        Mistake(
+            "experts of closed groups were set to a number that is more than some "
+            "entry of an open one: entries have no lower bound",
+            when=_shut_to_a_number(None),
         ),
         Mistake(
             "groups by their best entry, and 0 for experts of closed ones: that is V2, "
             "whose entries are never negative",
-            when=_shut_to_zero(max),
+            when=_shut_to_a_number(max),
         ),
         Mistake(
             "the limit to groups is missing: these are the K best of all experts",
@@ -127,6 +137,11 @@ GROUPS = Exercise(
             "a group consists of neighbours: with 6 experts in 2 groups, 0, 1, 2 and "
             "3, 4, 5",
             gives=_dealt,
+        ),
+        Mistake(
+            "a group has E / n_groups experts, and there are n_groups of them: here "
+            "the two are exchanged",
+            gives=lambda r, G, M, K: chosen_in_groups(r, r.shape[1] // G, M, K),
         ),
         Mistake(
             "all tokens were given the same groups: each has its own",

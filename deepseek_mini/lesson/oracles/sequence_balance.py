@@ -51,6 +51,13 @@ def _weights_for_scores(scores, K):
     return (counts * sparse.mean(1)).sum(-1).mean()
 
 
+def _over_the_chosen(scores, K):
+    def share(s):
+        return (s / s.topk(K).values.sum(-1, keepdim=True)).mean(0)
+
+    return sequence_balance(scores, K, share=share)
+
+
 def sequence_cases(rng):
     for B, T, E, K, dtype, strided, label in (
         (3, 7, 6, 2, torch.float64, False, "three sequences"),
@@ -89,9 +96,20 @@ def judge_sequence(theirs, rng):
             raise NotYet(
                 f"the value is right, but its gradient is not: {diff.reason} "
                 f"(with {case.label})",
-                "counts have no gradient, but the sum that the scores are divided by "
-                "has one",
+                _gradient_hint(grad, scores, K),
             )
+
+
+def _gradient_hint(grad, scores, K):
+    """Whether the sum below the line was taken for a constant, or f was not one."""
+    leaf = scores.clone().requires_grad_()
+    loss = sequence_balance(
+        leaf, K, share=lambda s: (s / s.detach().sum(-1, keepdim=True)).mean(0)
+    )
+    (detached,) = torch.autograd.grad(loss, leaf)
+    if difference(grad, detached, TOLERANCE) is None:
+        return "the sum that the scores are divided by depends on them too"
+    return "all of it should come through P: f is made of counts, which have none"
 
 
 SEQUENCE = Exercise(
@@ -133,6 +151,10 @@ SEQUENCE = Exercise(
             gives=_losing(scale=lambda E, K, T: E / T),
         ),
         Mistake(
+            "the load is not divided by T: even experts should have f = 1",
+            gives=_losing(scale=lambda E, K, T: E / K),
+        ),
+        Mistake(
             "a factor E is missing: f is the load in units of the mean load",
             gives=_losing(scale=lambda E, K, T: 1 / (K * T)),
         ),
@@ -154,7 +176,23 @@ SEQUENCE = Exercise(
                 np.shape(got) == (len(args[0]),) and want.ndim == 0
             ),
         ),
+        Mistake(
+            "`.item()` and `float()` make a number, and a number has no gradient: "
+            "return the tensor",
+            when=lambda got, *_: isinstance(got, float),
+        ),
+        Mistake(
+            "the scores in P were divided by the sum over the tokens: it should be "
+            "that over the experts",
+            gives=_losing(share=lambda s: (s / s.sum(0)).mean(0)),
+        ),
+        Mistake(
+            "the scores in P were divided by the sum of the chosen: it should be that "
+            "over all experts",
+            gives=_over_the_chosen,
+        ),
     ),
+    exact_dtype=False,  # counts may be float64 and the scores float32
     hint="take one sequence: the P of its experts add up to 1, and their f have the "
     "mean 1",
 )
