@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 06 · Pretraining: what a budget of compute buys
 #
-# Training DeepSeek's 67B took about $10^{24}$ operations. A processor core that does $5 \cdot 10^{10}$ a second would need more than 600,000 years, and nobody trains such a model twice to see whether another learning rate is better. The rate, the batch, the size and the number of tokens were chosen from far smaller runs. How far can a small run be trusted?
+# Training DeepSeek's 67B took about $10^{24}$ operations. A processor core that does $5 \cdot 10^{10}$ a second would need more than 600,000 years, and nobody trains such a model twice to try another learning rate. Rate, batch, size and number of tokens were chosen from far smaller runs. How far can a small run be trusted?
 #
 # - **You will build** a measure of loss that does not depend on the tokenizer, three schedules, a training that can be continued at any length, and a scaling law, fitted to your own kind of models and tested on one that it has not seen.
 # - **You need** lesson 05: the model, the loss of the next token, what $C = MD$ means.
@@ -37,14 +37,14 @@ assert 9.9e23 < C_67B < 1e24 and years > 600_000
 # %% [markdown]
 # ## By hand: bits per byte
 #
-# Two models read the same ten bytes, `x = x + 1` and a newline. They cut them differently, so they answer different questions, and their losses per token cannot be compared:
+# Two models read the same ten bytes, `x = x + 1` and a newline, but cut them differently, so their losses per token cannot be compared:
 #
 # - Model A cuts `x`, ` =`, ` x`, ` + 1\n`, and gives these tokens the probabilities 1/2, 1/4, 1/8, 1/16.
 # - Model B reads bytes, and gives each of the ten the probability 1/2.
 #
 # **Predict**: which model is better, and which has the lower loss per token?
 #
-# The loss of a token is $-\ln p$ **nats**. A bit is $\ln 2$ nats, so A pays $1 + 2 + 3 + 4 = 10$ bits and B pays $10 \cdot 1$. Both gave the whole text the probability $2^{-10}$; neither is better. What they share is the bytes:
+# The loss of a token is $-\ln p$ **nats**. A bit is $\ln 2$ nats, so A pays $1 + 2 + 3 + 4 = 10$ bits and B pays $10 \cdot 1$. Both gave the whole text the probability $2^{-10}$. What they share is the bytes:
 #
 # $$\text{bits per byte} = \frac{\sum_\text{tokens} -\ln p}{\ln 2 \cdot \text{bytes of these tokens}}$$
 
@@ -62,11 +62,11 @@ for name, (tokens, p) in models.items():
     assert np.isclose(per_byte, 1.0)
 
 # %% [markdown]
-# A's loss per token is two and a half times B's, and the models are equally good. Whoever compares nats per token across tokenizers ranks the tokenizers. From here on every validation loss is in bits per byte. (A zip file is about as good as 2 bits per byte on such text.)
+# A's loss per token is two and a half times B's, and the models are equally good. From here on every validation loss is in bits per byte.
 #
 # ## The text, and how much of it there is
 #
-# The text is Python's standard library, code and English: the language reference and the docstrings. Whole modules are held out for validation.
+# Python's standard library, code and English: the language reference and the docstrings. Whole modules are held out for validation. A zip file shows what such a text costs without any model.
 
 # %%
 import zlib
@@ -86,7 +86,7 @@ print("bytes a token, between 2.4 and 3:         ",
 print("zip, between 1.8 and 2.2 bits per byte:   ", 1.8 < zipped < 2.2)
 
 # %% [markdown]
-# That is tiny. DeepSeek-LLM read a million times as much. `data.batch(step, rows, seed)` gives the windows of a step: an epoch is a shuffle of all of them, so no run below that reads fewer than 2 million tokens sees one twice. One thing *is* repeated, though: a docstring stands in its module's code and again among the English. (On either side of the split only, never across it.)
+# That is tiny: DeepSeek-LLM read a million times as much. `data.batch(step, rows, seed)` gives the windows of a step. An epoch is a shuffle of all of them, so no run below sees a window twice. (A docstring stands in its module's code and again among the English, but always on the same side of the split.)
 #
 # ## Schedules, in NumPy
 #
@@ -135,11 +135,11 @@ for schedule in (cosine, multi_step, wsd):
     print(f"{schedule.__name__:10} the same for the first {shared} steps of 1,000")
 
 # %% [markdown]
-# This is the whole argument for the multi-step schedule. A cosine must know its end before it starts: after 51 steps a run of 1,000 is no longer the beginning of a run of 2,000. A multi-step run is, for 80% of its way. Whoever keeps the checkpoint from just before the first drop can decide later to go on. Section 2.3 of the paper finds that the final loss is about that of a cosine. Both claims are tested below.
+# This is the argument for the multi-step schedule. A cosine must know its end before it starts; a multi-step run of 1,000 is, for 80% of its way, the beginning of one of 2,000. Whoever keeps the checkpoint from just before the first drop can decide later to go on. Section 2.3 of the paper finds about the final loss of a cosine. Both claims are tested below.
 #
 # ## The loop
 #
-# The package's own: what happens in a step, and the optimiser. `loss_of` is the loss of the next token (lesson 05). `config.accumulate` cuts a batch into pieces when memory is short, all with equally many rows, and we shall see why that matters. The gradient is **clipped**: if its length, over all parameters together, exceeds 1, it is scaled down to 1. (What `Measures` and `update_biases` do for experts comes in lesson 11; a dense model has none.)
+# The package's own: what happens in a step, and the optimiser. `loss_of` is the loss of the next token (lesson 05). `config.accumulate` cuts a batch into pieces of equally many rows when memory is short. The gradient is **clipped**: if its length, over all parameters together, exceeds 1, it is scaled down to 1. (`Measures` and `update_biases` come in lesson 11.)
 
 # %%
 from deepseek_mini.training import TrainConfig, evaluate, make_optimizer, train
@@ -189,7 +189,7 @@ assert before > 3.5 and after < 2.7
 # %% [markdown]
 # ## The ladder
 #
-# Four equalities hold this lesson up. The NumPy schedules are the package's. Bits per byte, computed token by token in NumPy, are what `evaluate` says. A batch in four equal pieces leads to the same weights as in one. And the argument above, in its strictest form: a training that goes on *from a copy* of a checkpoint at 80%, with model and optimiser, ends with **exactly** the weights of one that was never interrupted. (The batch of a step depends on the seed and the step, and on nothing else.)
+# Four equalities hold this lesson up. The last is the argument above in its strictest form: a training that goes on *from a copy* of a checkpoint at 80%, with model and optimiser, ends with **exactly** the weights of one that was never interrupted. (The batch of a step depends on the seed and the step, and on nothing else.)
 
 # %%
 class Run:
@@ -318,9 +318,9 @@ assert (behind > 0).all() and behind.max() < 0.04
 assert (bits[2, 1] < bits[1, 1]).all() and PEAKS[1] == 0.016
 
 # %% [markdown]
-# **Notice** that each schedule has a best peak of its own. A cosine spends most of the training well below its peak, so it wants a higher one. Compare both at 0.016 and the multi-step schedule wins in every seed; compare each at its best and the cosine does, in every seed, by 0.02 to 0.03 bits per byte. Whoever picks the peak picks the winner.
+# **Notice** that each schedule has a best peak of its own. A cosine spends most of the training well below its peak, so it wants a higher one. At the same peak of 0.016 the multi-step schedule wins in every seed; each at its best, the cosine does, by 0.02 to 0.03 bits per byte. Whoever picks the peak picks the winner.
 #
-# So the paper's "about the same" is not quite what we find: with 200 steps, the last fifth of a decay brings about 60% of what a whole cosine brings. That is a small price, and the next section is about what it buys.
+# So the paper's "about the same" is not quite what we find. The price is small, and the next section is about what it buys.
 #
 # ### What can be continued
 #
@@ -354,9 +354,9 @@ for way, (peak, seeds) in second.items():
     print(f"{each}  mean {seeds.mean():.3f}")
 
 # %% [markdown]
-# Going on from the checkpoint costs 60% of the steps of a new cosine, and its loss is 0.02 higher: the same gap as before, no new one. The two ways that keep all 200 steps of the cosine cost least, and end higher in every seed. A rate that has fallen once has to rise again, and what the decay had gained is lost on the way.
+# Going on from the checkpoint costs 60% of the steps of a new cosine, and its loss is 0.02 higher: the same gap as before, no new one. The two ways that keep all 200 steps of the cosine cost least, and end higher in every seed: a rate that has fallen once has to rise again, and what the decay had gained is lost on the way.
 #
-# This is the multi-step schedule's true advantage, and the scaling law below is an instance: every length that we need is a short branch of one trunk.
+# The scaling law below uses just that: every length that we need is a short branch of one trunk.
 
 # %%
 cost = {way: seeds for way, (_, seeds) in second.items()}
@@ -390,9 +390,9 @@ assert longer < stepped - 0.15
 # %% [markdown]
 # ## How people get it wrong
 #
-# **The schedule counts the pieces.** With accumulation, a step is several pieces, and one line at the wrong indentation moves the schedule at every piece. With four pieces the rate warms up in 5 steps, falls after 30 of 150, and rests at a tenth of the peak for the other three quarters. Nothing crashes, and the loss falls.
+# **The schedule counts the pieces.** With accumulation, a step is several pieces, and one line at the wrong indentation moves the schedule at every piece. With four pieces the rate warms up in 5 steps, falls after 30 of 150, and rests at a tenth of the peak for the rest. Nothing crashes, and the loss falls.
 #
-# **The mean of means.** The pieces hold different numbers of tokens that count, as in chats or padded rows. Then the mean of the pieces' mean losses is not the mean loss of the batch: a token in a short piece weighs more. This was in widely used training libraries until October 2024. (The package's own loop is safe because its windows are full; it would not be with padding.)
+# **The mean of means.** The pieces hold different numbers of tokens that count, as in chats or padded rows. Then a token in a short piece weighs more in the mean of the pieces' mean losses. This was in widely used training libraries until October 2024. (The package's own loop is safe because its windows are full.)
 
 # %%
 hasty = Run(64, 2, peak=8e-3)
@@ -425,7 +425,7 @@ print("rows of 128, 128, 10 and 6: off by more than a third:", bool(apart > 1 / 
 assert worse > 0.1 and apart > 1 / 3 and error(*full) < 1e-5
 
 # %% [markdown]
-# The first bug costs loss, but no curve looks broken; it is found by printing the rate. The second one is found by an equality: the gradient of the pieces must be that of the whole. Testing with rows of equal length would not have shown it.
+# The first bug is found by printing the rate; no curve looks broken. The second is found by an equality, the gradient of the pieces against that of the whole, and not with rows of equal length.
 #
 # ## Batch and learning rate
 #
@@ -469,15 +469,15 @@ for grid, (dim, tokens) in zip(valley, BUDGETS):
     assert best_rate == sorted(best_rate)
 
 # %% [markdown]
-# In both maps the floor of the valley is a diagonal: a larger batch wants a higher rate. Along the floor little changes from 1 to 4 rows; beyond that there are too few steps left, and no rate makes up for it. The paper's formula, which lesson 05 held against the 7B and the 67B, a million million times above, asks for two to four times the best batch of our grid, and for a rate within a factor of two of the best. For so long a way that is close. Whether the batch grows with the compute we cannot tell: one seed, steps of a factor of two, and two budgets that are a factor of four apart, where the formula expects a factor of 1.6. The rate we cannot compare fairly either, as the two models also differ in width.
+# In both maps the floor of the valley is a diagonal: a larger batch wants a higher rate. Along the floor little changes from 1 to 4 rows; beyond that there are too few steps left, and no rate makes up for it. The paper's formula, fitted far above, asks for two to four times the best batch of our grid, and for a rate within a factor of two of the best. For so long a way that is close. Whether the batch grows with the compute, one seed and two budgets that are a factor of four apart cannot tell.
 #
 # ## A scaling law of our own
 #
-# Five sizes, 100 to 800 steps, a second seed up to 400. For each size and seed one trunk at a constant rate; every length is a multi-step decay from it, so four lengths cost 1.2 times the longest instead of 1.9 times. $M$ is the operations per token (without embedding and head), $D$ the tokens. We fit
+# Five sizes, 100 to 800 steps, a second seed up to 400. Each size and seed has one trunk at a constant rate; every length is a multi-step decay from it. $M$ is the operations per token (without embedding and head), $D$ the tokens. We fit
 #
 # $$L(M, D) = E + \frac{A}{M^a} + \frac{B}{D^b}$$
 #
-# in bits per byte: $E$ is what no size and no text would remove, the second term is the price of a small model, the third that of little text. (The form is that of Hoffmann et al., with $M$ in place of the number of parameters.) For given exponents $a$ and $b$ the other three are a linear least-squares problem, so a search over the two exponents is enough.
+# in bits per byte: $E$ is what no size and no text would remove, the second term is the price of a small model, the third that of little text (the form of Hoffmann et al., with $M$ in place of the number of parameters). For given exponents the other three are a linear least-squares problem, so a search over $a$ and $b$ is enough.
 
 # %%
 EXPONENTS = np.arange(0.06, 1.5, 0.04)
@@ -521,7 +521,7 @@ print(f"two seeds of a size and length are up to {apart.max():.3f} apart")
 assert np.abs(residual).max() < 0.03 and len({r["dim"] for r in runs}) == 5
 
 # %% [markdown]
-# How sure is this? The runs of one trunk share their start, so they are not independent. We draw ten *trunks* with replacement, as often as there are, and fit again, 100 times (a **bootstrap**; a draw with fewer than four sizes is drawn again). And then the only test that counts: before a sixth size was trained, the experiment wrote down what the law says of it.
+# How sure is this? The runs of one trunk share their start, so we draw ten *trunks* with replacement and fit again, 100 times (a **bootstrap**; a draw with fewer than four sizes is drawn again). And then the only test that counts: before a sixth size was trained, the experiment wrote down what the law says of it.
 
 # %%
 rng = np.random.default_rng(0)
@@ -573,13 +573,13 @@ with figure(alt, size=(10, 3.8)) as fig:
     right.legend(fontsize=8)
 
 # %% [markdown]
-# The law was written down before the held-out size was trained, for 2.3 times the operations per token of any size in the fit, and it is off by at most 0.013 bits per byte: less than two seeds of one size differ. At 51,200 tokens the measured point still lies *below* the band. A bootstrap says how much the law would wobble with other runs; the noise of the one run that tests it comes on top, and so does whatever the form of the law leaves out.
+# For 2.3 times the operations per token of any size in the fit, the law is off by at most 0.013 bits per byte: less than two seeds of one size differ. At 51,200 tokens the measured point still lies *below* the band: a bootstrap says how much the law would wobble with other runs, and the noise of the run that tests it comes on top, and so does whatever the form of the law leaves out.
 #
-# A confession: the sixth size was not quite unseen. It had been trained for 200 steps in the search for a good peak. No point of it is in the fit, but the rule for the peak, $0.512 / \text{width}$, owes something to it.
+# A confession: the sixth size had been trained for 200 steps in the search for the rule of the peaks, $0.512 / \text{width}$. No point of that is in the fit.
 #
 # ### Where to spend a budget
 #
-# In the right picture, wherever two sizes have the same compute, the smaller one is ahead: all our models are too large for the text that they have read. The law says by how much. For a given $C$, the law has a best size: with $D = C/M$ put in, the derivative with respect to $M$ is zero at $M_\text{opt} \propto C^{\,b/(a+b)}$, and $D_\text{opt} \propto C^{\,a/(a+b)}$. DeepSeek's own fit (section 3.2; the constants are unverified here) is $M_\text{opt} = 0.1715\, C^{0.5243}$ and $D_\text{opt} = 5.8316\, C^{0.4757}$.
+# In the right picture, wherever two sizes have the same compute, the smaller one is ahead: all our models are too large for the text that they have read. By how much? With $D = C/M$ put into the law, the derivative with respect to $M$ is zero at $M_\text{opt} \propto C^{\,b/(a+b)}$, and $D_\text{opt} \propto C^{\,a/(a+b)}$. DeepSeek's own fit (section 3.2; the constants are unverified here) is $M_\text{opt} = 0.1715\, C^{0.5243}$ and $D_\text{opt} = 5.8316\, C^{0.4757}$.
 
 # %%
 def best_size(law, C):
@@ -604,7 +604,7 @@ print(f"the best size would read {text / len(data.train):.1f} times our text")
 assert too_large > 5 and text > len(data.train) and low < 0.5243 < high
 
 # %% [markdown]
-# The exponents agree, and even the sizes do, a million million times below the compute of the 67B. Before you believe it, wait for the section after the next picture. And our largest run had the wrong shape: for its compute a model several times smaller should have read more text than we have. Our limit is not compute, it is paper.
+# The exponents agree, and even the sizes do, a million million times below the compute of the 67B. Before you believe it, wait for the section after the next picture. And our largest run had the wrong shape: for its compute, a model several times smaller should have read more text than we have.
 #
 # Move the compute. The curve is the law's loss over sizes, all at the same compute (an **isoFLOP** curve). Its floor is flat: half or twice the best size costs little. Outside the grey stripe no run of ours has been. (A live slider needs a running notebook; below it are three settings.)
 
@@ -652,7 +652,7 @@ settings_figure(
 #
 # ### What counts as compute
 #
-# Section 3.2 of the paper chooses $M$ over $6N$ because the difference matters for small models. Ours are smaller still: with 1,024 entries and 32 to 96 channels the head alone costs as much as the blocks. The same runs, fitted with three measures of the cost of a token:
+# Section 3.2 of the paper chooses $M$ over $6N$ because the difference matters for small models. In ours the head alone costs as much as the blocks. The same runs, fitted with three measures of the cost of a token:
 
 # %%
 def cost(r, measure):
@@ -673,11 +673,11 @@ for measure in ("6N, blocks only", "M", "M and the head"):
 assert exponents["6N, blocks only"] - exponents["M and the head"] > 0.1
 
 # %% [markdown]
-# Not one model was trained again, and the exponent moved by 0.14, about as far as from the middle of the bootstrap's band to its end. Leave out attention and head, and small models look cheaper than they are, so the law sends every further operation into size. The paper makes the same point with its own small models and chose $M$; at its sizes the head hardly counts. So the agreement of our 0.50 with its 0.52 is luck as much as law. An exponent is meaningless without the measure that it was fitted with.
+# Not one model was trained again, and the exponent moved by 0.14, about as far as from the middle of the bootstrap's band to its end. Leave out attention and head, and small models look cheaper than they are; the law then sends every further operation into size. The agreement of our 0.50 with the paper's 0.52 is luck as much as law. An exponent means nothing without the measure that it was fitted with.
 #
 # ## At full size
 #
-# What do the paper's formulas say of its own models? Four numbers for each: the operations to train on a token as `dm.count` counts them (three times inference, each token seeing half of the 4,096 tokens on average), the two estimates, and the size that $M_\text{opt}$ gives for the compute that was spent.
+# What do the paper's formulas say of its own models? The operations to train on a token as `dm.count` counts them (three times inference, each token seeing half of the 4,096 tokens on average), the two estimates, and the size that $M_\text{opt}$ gives for the compute that was spent:
 
 # %%
 for name, tokens in (("7b", 2.0e12), ("67b", 2.0e12)):
@@ -692,11 +692,11 @@ for name, tokens in (("7b", 2.0e12), ("67b", 2.0e12)):
     assert 0.75 < counted / M_ < 1.1 and M_best > M_
 
 # %% [markdown]
-# For the 7B the three agree within 2%. For the 67B $M$ is a fifth above what is computed: it counts a key and a value for every head, and each token as if it saw the whole sequence. By the formula, the compute of the 7B would have bought the lowest loss with a model of 4.3 times the $M$ that reads a quarter of the text; the 67B is close to its optimum. The 7B is small on purpose, one may guess: a model is trained once and used often, and the law knows only the cost of training.
+# For the 7B the three agree within 2%. For the 67B $M$ is a fifth above what is computed: it counts a key and a value for every head, and each token as if it saw the whole sequence. By the formula, the compute of the 7B would have bought the lowest loss with 4.3 times the $M$ and a quarter of the text; the 67B is close to its optimum. The 7B is small on purpose, one may guess: a model is trained once and used often, and the law knows only the cost of training.
 #
 # ## What did not work
 #
-# **A small embedding.** In the first attempt the embedding started as small as every other matrix. The law then could not be fitted at all, because the larger model was the *worse* one. Lesson 05 shows why: the first blocks drown a small embedding in their noise. From $N(0, 1)$ the order is right, already after 200 steps:
+# **A small embedding.** In the first attempt the embedding started as small as every other matrix, and the larger model was the *worse* one: the first blocks drown a small embedding in their noise (lesson 05). From $N(0, 1)$ the order is right, already after 200 steps:
 
 # %%
 for width in (32, 64, 128):
@@ -716,14 +716,14 @@ for width in (32, 64, 128):
 # %% [markdown]
 # (Each at the best of two to four peaks.) We had measured the initialisation and believed it was the size. A scaling law describes a *recipe*, and a bad recipe has a bad law.
 #
-# **One rate for all widths.** The best peak falls with the width, about as $1/\text{width}$ among those tried. The paper's formula knows the compute only. So every size here has its own peak, $0.512 / \text{width}$, searched for at 200 steps and not for each length, which may favour short runs.
+# **One rate for all widths.** The best peak falls with the width, about as $1/\text{width}$ among those tried; the paper's formula knows the compute only. So every size here has its own peak, $0.512 / \text{width}$, searched for at 200 steps and not for each length, which may favour short runs.
 #
-# **More text.** The plan was 4,000 steps a size and sizes up to 1.8 million. One shared processor core gave us a quarter of an hour, and so the corners of the fit that would pin down $E$ and the exponents are missing: $E$ is uncertain by more than 0.1 bits per byte.
+# **More text.** The plan was 4,000 steps a size and sizes up to 1.8 million. Processor time ran out, and the corners of the fit that would pin down $E$ and the exponents are missing: $E$ is uncertain by more than 0.1 bits per byte.
 #
 # ## What this proves, and what it does not
 #
-# - Continued from a checkpoint, the multi-step training is the uninterrupted one, to the last bit. That is a fact about the code; that its loss is also as low as the cosine's is a measurement, at one small size, three seeds.
-# - The law described 35 runs over a factor of 10 in $M$ and 8 in $D$, and predicted four of a size 2.3 times beyond. It says nothing about a size a thousand times beyond, whatever the slider shows.
+# - Continued from a checkpoint, the multi-step training is the uninterrupted one, to the last bit: a fact about the code. How near its loss comes to the cosine's is a measurement, at one small size, three seeds.
+# - The law described 35 runs over a factor of 10 in $M$ and 8 in $D$, and predicted four of a size 2.3 times beyond. It says nothing about a size a thousand times beyond.
 # - Its exponent hangs on what is counted as compute, on the peak chosen for each size, and on this text. The paper reports that better text moves the optimum towards larger models.
 # - Losses are validation losses of one small text, and no benchmark of anything that a model is for.
 #
@@ -763,7 +763,7 @@ setup(seed=0)
 #
 # A mark, such as the end of a text, stands for 0 bytes. Its loss counts.
 #
-# By hand: three tokens of 3, 1 and 0 bytes with probabilities 1/4, 1/2 and 1/2 cost $2 + 1 + 1 = 4$ bits for 4 bytes: 1 bit per byte.
+# By hand, two rows: three tokens of 3, 1 and 0 bytes with probabilities 1/4, 1/2 and 1/2 cost $2 + 1 + 1 = 4$ bits for 4 bytes; three of 3, 3 and 0 bytes with 1/8, 1/16 and 1/2 cost $3 + 4 + 1 = 8$ bits for 6 bytes. Together 12 bits for 10 bytes: 1.2.
 
 # %%
 def bits_per_byte(losses, targets, byte_lengths):
@@ -774,9 +774,9 @@ def bits_per_byte(losses, targets, byte_lengths):
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the last line: it should print 1.0, or nearly.
-losses = -np.log([[1 / 4, 1 / 2, 1 / 2]])  # [B, T]
-targets, byte_lengths = np.array([[2, 1, 0]]), np.array([0, 1, 3])
+# To try it, take away the # of the last line: it should print 1.2, or nearly.
+losses = -np.log([[1 / 4, 1 / 2, 1 / 2], [1 / 8, 1 / 16, 1 / 2]])  # [B, T]
+targets, byte_lengths = np.array([[2, 1, 0], [2, 2, 0]]), np.array([0, 1, 3])
 # print(bits_per_byte(losses, targets, byte_lengths))
 
 # %%
@@ -789,9 +789,9 @@ check("06.1", bits_per_byte)
 #
 # $$M = 72\,n\,d^2 + 12\,n\,d\,l, \qquad C = M D, \qquad \eta = 0.3118\; C^{-0.1250}, \qquad B = 0.2920\; C^{0.3271} \text{ tokens}$$
 #
-# `config` is a `dm.Config`: `n_layers`, `dim`, and `max_seq_len` for $l$. Return three numbers: $C$, $\eta$, and the batch **in sequences** of $l$ tokens, not rounded.
+# `config` is a `dm.Config`: `n_layers`, `dim`, and `max_seq_len` for $l$. Return three numbers, in this order: $C$, $\eta$, and the batch **in sequences** of $l$ tokens, $B / l$, not rounded.
 #
-# By hand, for 2 layers of width 10 and sequences of 5 tokens: $M = 14{,}400 + 1{,}200 = 15{,}600$, and with 1,000 tokens $C = 1.56 \cdot 10^7$.
+# By hand, for 2 layers of width 10 and sequences of 5 tokens: $M = 14{,}400 + 1{,}200 = 15{,}600$, and with 1,000 tokens $C = 1.56 \cdot 10^7$. Then $B = 65.8$ tokens, 13.16 sequences.
 
 # %%
 def plan(config, n_tokens):
@@ -804,15 +804,15 @@ def plan(config, n_tokens):
 
 # %%
 # To try it, take away the # of the last two lines. They should print about
-# 15600000, 0.0393, 13.2 for the example, and 8.46e+22, 4.25e-04, 2252 for the 7B.
+# 15600000, 0.0393, 13.16 for the example, and 8.46e+22, 4.25e-04, 2251.61 for the 7B.
 example = dm.Config(
     vocab_size=100, dim=10, n_layers=2, max_seq_len=5,
     attention=dm.config.GQA(n_heads=1, n_kv_heads=1, head_dim=10),
     dense=dm.config.SwiGLU(inter_dim=20),
 )
 released = dm.Config.preset("deepseek-llm-7b")
-# print("{:.0f}, {:.4f}, {:.1f}".format(*plan(example, 1000)))
-# print("{:.2e}, {:.2e}, {:.0f}".format(*plan(released, 2e12)))
+# print("{:.0f}, {:.4f}, {:.2f}".format(*plan(example, 1000)))
+# print("{:.2e}, {:.2e}, {:.2f}".format(*plan(released, 2e12)))
 
 # %%
 check("06.2", plan)
@@ -826,9 +826,9 @@ check("06.2", plan)
 # $$\hat m = \frac{m}{1 - \beta_1^{\,\text{step}}}, \qquad \hat v = \frac{v}{1 - \beta_2^{\,\text{step}}}$$
 # $$w \leftarrow (1 - \eta\lambda)\, w - \eta\, \frac{\hat m}{\sqrt{\hat v} + \epsilon}$$
 #
-# The **decay** $\lambda$ acts on the weights directly and stays out of the gradient: that is the W of AdamW. The arguments `lr`, `beta1`, `beta2`, `eps` and `decay` are $\eta, \beta_1, \beta_2, \epsilon, \lambda$. Return the new `w`, `m` and `v`, new arrays of the old ones' shape; $m$ and $v$ as the next step needs them, without the correction.
+# The **decay** $\lambda$ acts on the weights directly and stays out of the gradient: that is the W of AdamW. The arguments `lr`, `beta1`, `beta2`, `eps` and `decay` are $\eta, \beta_1, \beta_2, \epsilon, \lambda$. All arrays are float64. Return the new `w`, `m` and `v`, in this order and as new arrays of the old ones' shape; $m$ and $v$ as the next step needs them, without the correction.
 #
-# By hand: $w = 1$, $g = 2$, $m = v = 0$, step 1, $\eta = 0.1$, $\beta_1 = 0.9$, $\beta_2 = 0.99$, $\epsilon = 0$, $\lambda = 0.5$. Then $m = 0.2$, $v = 0.04$, $\hat m = 2$, $\hat v = 4$, and $w = 0.95 - 0.1 \cdot 2/2 = 0.85$. The first step has the length of the learning rate, however large the gradient is.
+# By hand: $w = 1$, $g = 2$, $m = v = 0$, step 1, $\eta = 0.1$, $\beta_1 = 0.9$, $\beta_2 = 0.99$, $\epsilon = 0$, $\lambda = 0.5$. Then $m = 0.2$, $v = 0.04$, $\hat m = 2$, $\hat v = 4$, and $w = 0.95 - 0.1 \cdot 2/2 = 0.85$. The first step has the length of the learning rate, however large the gradient is. A second step from there with $g = 1$ and, to see it, $\epsilon = 1$: $m = 0.28$, $v = 0.0496$, $\hat m = 0.28 / 0.19 = 1.474$, $\hat v = 0.0496 / 0.0199 = 2.492$, and $w = 0.95 \cdot 0.85 - 0.1 \cdot 1.474 / 2.579 = 0.7504$.
 
 # %%
 def adamw(w, grad, m, v, step, lr, beta1, beta2, eps, decay):
@@ -842,10 +842,14 @@ def adamw(w, grad, m, v, step, lr, beta1, beta2, eps, decay):
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the last line. It should print
-# [0.85] [0.2] [0.04], or nearly.
-one, zero = np.array([1.0]), np.array([0.0])
-# print(*adamw(one, 2 * one, zero, zero, 1, 0.1, 0.9, 0.99, 0.0, 0.5))
+# To try it, take away the # of the last four lines. It should print
+# [0.85] [0.2] [0.04]
+# [0.7504] [0.28] [0.0496]
+w, grad, m, v = (np.array([x]) for x in (1.0, 2.0, 0.0, 0.0))
+# first = adamw(w, grad, m, v, 1, 0.1, 0.9, 0.99, 0.0, 0.5)
+# print(*(x.round(4) for x in first))
+# second = adamw(first[0], grad / 2, *first[1:], 2, 0.1, 0.9, 0.99, 1.0, 0.5)
+# print(*(x.round(4) for x in second))
 
 # %%
 check("06.3", adamw)
@@ -860,7 +864,7 @@ check("06.3", adamw)
 #
 # Return a list of new arrays, one for each parameter.
 #
-# By hand: two pieces with 1 and 3 tokens and two parameters of one number each. The gradients $[8], [0]$ and $[4], [16/3]$ have the mean $[5], [4]$: the second piece counts three times. With `max_norm` $\sqrt{41}/2$ the result is $[2.5], [2]$.
+# By hand: two pieces with 1 and 3 tokens and two parameters of one number each. The gradients $[8], [0]$ and $[4], [16/3]$ have the mean $[5], [4]$: the second piece counts three times. Its length is $\sqrt{25 + 16}$. With half of that as `max_norm` the result is $[2.5], [2]$; with 10 it stays $[5], [4]$.
 
 # %%
 def gather(pieces, counts, max_norm):
@@ -874,9 +878,12 @@ def gather(pieces, counts, max_norm):
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the last line. It should print [2.5] [2.], or nearly.
+# To try it, take away the # of the last two lines. It should print, or nearly,
+# [2.5] [2.]
+# [5.] [4.]
 pieces = [[np.array([8.0]), np.array([0.0])], [np.array([4.0]), np.array([16 / 3])]]
 # print(*gather(pieces, [1, 3], max_norm=math.sqrt(41) / 2))
+# print(*gather(pieces, [1, 3], max_norm=10.0))
 
 # %%
 check("06.4", gather)
@@ -894,7 +901,7 @@ check("06.4", gather)
 #
 # ($n - 2$, because the line took two numbers from the data.) `x` and `y` are NumPy arrays of at least 3 positive numbers, in any order. Return the three numbers $a$, $b$ and $s_b$.
 #
-# By hand: for $x = 1, e, e^2$ and $y = e^0, e^2, e^1$ the logarithms are $p = 0, 1, 2$ and $q = 0, 2, 1$. So $b = 1/2$, $\ln a = 1 - 1/2$, the residuals are $-0.5, 1, -0.5$, and $s_b = \sqrt{1.5 / 1 / 2} = 0.866$: an exponent that may well be 0.
+# By hand: for $x = 1, e, e^2$ and $y = 1, e^3, e^3$ the logarithms are $p = 0, 1, 2$ and $q = 0, 3, 3$. So $b = 3/2$, $\ln a = 2 - 3/2$, the residuals are $-0.5, 1, -0.5$, and $s_b = \sqrt{1.5 / 1 / 2} = 0.866$: an exponent that may as well be 1.
 
 # %%
 def power_law(x, y):
@@ -910,8 +917,8 @@ def power_law(x, y):
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the last line: it should print 1.649, 0.500, 0.866.
-x, y = np.exp([0.0, 1.0, 2.0]), np.exp([0.0, 2.0, 1.0])
+# To try it, take away the # of the last line: it should print 1.649, 1.500, 0.866.
+x, y = np.exp([0.0, 1.0, 2.0]), np.exp([0.0, 3.0, 3.0])
 # print("{:.3f}, {:.3f}, {:.3f}".format(*power_law(x, y)))
 
 # %%
@@ -920,29 +927,33 @@ check("06.5", power_law)
 # %% [markdown]
 # ## All together
 #
-# The cell fits a line to points of $y = 2x + 1$, forty points in two pieces of unequal size, by PyTorch's own clipping and AdamW. Below each stand the lines that use yours: take away their `#`, and what the cell prints must not change.
+# The cell takes 40 steps towards the line $y = 2x + 1$, from forty points in two pieces of unequal size, by PyTorch's own clipping and AdamW. Below each stand the lines that use yours: take away their `#`, and what the cell prints must not change, to the last digit.
 
 # %%
 rng = np.random.default_rng(0)
 xs, counts = rng.normal(size=40), (30, 10)
-line = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # slope and height
-optimizer = torch.optim.AdamW([line], lr=0.05, betas=(0.9, 0.95), weight_decay=0.02)
-m, v = np.zeros(2), np.zeros(2)
-for step in range(1, 401):
+line = [torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+optimizer = torch.optim.AdamW(line, betas=(0.9, 0.95), weight_decay=0.02)
+means = [(np.zeros(1), np.zeros(1)) for _ in line]  # m and v, of slope and height
+for step in range(1, 41):
     optimizer.param_groups[0]["lr"] = rate = 0.05 * min(1, step / 20)
-    w, pieces = line.detach().numpy().copy(), []
+    w, pieces = [p.detach().numpy().copy() for p in line], []
     for x in np.split(xs, [30]):
         off = w[0] * x + w[1] - (2 * x + 1)  # [points of the piece]
-        pieces.append([np.array([2 * (off * x).mean(), 2 * off.mean()])])
-    grad = np.average([piece[0] for piece in pieces], axis=0, weights=counts)
-    line.grad = torch.tensor(grad)
-    torch.nn.utils.clip_grad_norm_([line], 1.0)
-    # line.grad = torch.tensor(gather(pieces, counts, max_norm=1.0)[0])
-    grad = line.grad.numpy().copy()
+        pieces.append([2 * (off * x).mean(keepdims=True), 2 * off.mean(keepdims=True)])
+    for p, of_p in zip(line, zip(*pieces)):
+        p.grad = torch.tensor(np.average(of_p, axis=0, weights=counts))
+    torch.nn.utils.clip_grad_norm_(line, 1.0)
+    # for p, grad in zip(line, gather(pieces, counts, max_norm=1.0)):
+    #     p.grad = torch.tensor(grad)
+    grads = [p.grad.numpy().copy() for p in line]
     optimizer.step()
-    # w, m, v = adamw(w, grad, m, v, step, rate, 0.9, 0.95, 1e-8, 0.02)
-    # line.data = torch.tensor(w)
-print("slope and height:", line.detach().numpy().round(2))
+    # for i, p in enumerate(line):
+    #     new = adamw(w[i], grads[i], *means[i], step, rate, 0.9, 0.95, 1e-8, 0.02)
+    #     p.data, means[i] = torch.tensor(new[0]), new[1:]
+    if step in (10, 40):
+        slope, height = (p.item() for p in line)
+        print(f"after {step} steps: slope {slope:.5f}, height {height:.5f}")
 
 # %% [markdown]
 # Next: lesson 07, in which the text itself is prepared: whole repositories, and holes to fill.

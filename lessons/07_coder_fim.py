@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 07 · Coder: repositories in order, gaps to fill
 #
-# Twenty packages of Python's standard library have several files each, and 286 times one of these files imports another (in Python 3.11). Write the files of a package one after the other, by name, as a folder lists them: in 159 of the 286 cases the imported file stands before the file that needs it. By chance it would be half. A model that reads from left to right then learns, half of the time, to use what it has not seen. And it always learns to write at the end of a text, while a programmer's cursor stands in the middle of one.
+# Twenty packages of Python's standard library have several files each, and 286 times one of these files imports another (in Python 3.11). Write the files of a package one after the other, by name: in 159 of the 286 cases the imported file stands before the file that needs it. By chance it would be half. A model that reads from left to right then learns, half of the time, to use what it has not seen. And it always learns to write at the end of a text, while a programmer's cursor stands in the middle of one.
 #
 # DeepSeek-Coder changed the *data*, not the model: files in the order of their imports, and half of the documents with their middle moved to the end.
 #
@@ -74,7 +74,7 @@ graph = {path: imported_files(text, repository) for path, text in repository.ite
 assert in_order(graph, explain=True) == list(repository)
 
 # %% [markdown]
-# All three wait for one file. The rule does not know which of them is on the circle; it takes any of the smallest, and here the name decides. Had `train.py` been called `app.py`, it would have come before the model that it uses. So the rule is not perfect where there are circles. How much that costs on real code, we count below.
+# All three wait for one file, and the name decides. Had `train.py` been called `app.py`, it would have come before the model that it uses. So the rule is not perfect where there are circles. How much that costs on real code, we count below.
 #
 # The paper finds imports the same way, with a pattern (`import` in Python, `using` in C#, `include` in C): nothing is executed, and broken code does no harm.
 #
@@ -92,7 +92,7 @@ show(imports, dependencies)
 show(order, repository_module._order_group)
 
 # %% [markdown]
-# A repository may fall into **groups** of files that no import connects. Each group becomes a document of its own. What the pattern misses is said in `imports`; a test compares it with Python's own parser over the twenty packages, and fewer than 2% of the statements differ.
+# A repository may fall into **groups** of files that no import connects; each becomes a document of its own. What the pattern misses is said in `imports`: fewer than 2% of the statements of the twenty packages, as a test finds with Python's own parser.
 #
 # Plain Python = package, on all twenty:
 
@@ -211,13 +211,13 @@ print("in reach of 16,384 tokens, over 25%:", far > 0.25)
 assert near < 0.05 and far > 0.25
 
 # %% [markdown]
-# In order, 87% of the imports look back. The rest are circles: of the 38 late imports all but one are between files that import each other, directly or through others, and no order can serve both. (The numbers are for Python 3.11; other versions differ by a few.)
+# In order, 87% of the imports look back. The rest are circles: of the 38 late imports all but one are between files that import each other, directly or through others. (The numbers are for Python 3.11.)
 #
-# The other lesson of the figure is about us. A miniature's context is shorter than a single file, so on these packages order can do next to nothing for it. DeepSeek's 16,384 tokens reach a third of them, and their tokens are longer than ours. We keep that in mind for the experiment.
+# And a miniature's context is shorter than a single file, so on these packages order can do next to nothing for it. DeepSeek's 16,384 tokens reach a third of the imports, and its tokens are longer than ours. We keep that in mind for the experiment.
 #
 # ## Near duplicates
 #
-# Code is copied more than any other text. Comparing every pair of repositories is out of the question, so each text is reduced to 128 numbers, its **MinHash** signature. Cut the text into all runs of five words (**shingles**); hash them; keep the smallest hash; do so with 128 hash functions. The smallest hash over two texts together is equally likely to be any of their shingles, and both have it exactly when that shingle is common to both. So the share of equal numbers in two signatures estimates |both| / |either|, the share of shingles that they have in common (their *Jaccard similarity*).
+# Code is copied more than any other text. Comparing every pair of repositories is out of the question, so each text is reduced to 128 numbers, its **MinHash** signature. Cut the text into all runs of five words (**shingles**); hash them; keep the smallest hash; do so with 128 hash functions. The smallest hash over two texts together is equally likely to be any of their shingles, and both have it exactly when that shingle is common to both. So the share of equal numbers in two signatures estimates |both| / |either|, the share of shingles in common (*Jaccard similarity*).
 
 # %%
 from deepseek_mini.data.dedup import minhash, shingles, similarity
@@ -263,7 +263,7 @@ assert [r.name for r in deduplicate(everything)] == ["json", "project"]
 assert not any(dependencies(broken.files).values())
 
 # %% [markdown]
-# Both levels drop the fork. The file level also tore two files out of the project, and left one that imports what is no longer there: the opposite of what the ordering was for.
+# Both levels drop the fork. The file level also tore two files out of the project, and left one that imports what is no longer there.
 #
 # ## Fill in the middle, by hand
 #
@@ -271,7 +271,7 @@ assert not any(dependencies(broken.files).values())
 #
 # `<｜fim▁begin｜>` prefix `<｜fim▁hole｜>` suffix `<｜fim▁end｜>` middle
 #
-# The loss stays what it was, the next token at every place. But now the model writes the middle *after* it has read both sides. Nothing in the architecture changes. The twelve characters of `print(a + b)`, cut at 6 and 11:
+# The loss stays the next token's, and nothing in the architecture changes, but now the model writes the middle *after* it has read both sides. The twelve characters of `print(a + b)`, cut at 6 and 11:
 
 # %%
 text, first, second = "print(a + b)", 6, 11
@@ -367,9 +367,9 @@ assert ids == by_hand and prefix + middle + suffix == sneaky
 # %% [markdown]
 # ## How people get it wrong
 #
-# `pack(corpus, tokenizer, seq_len, fim_rate=0.5)` cuts documents and *then* packs them, with BOS before and EOS after each. EOS behind the middle is what a model learns to stop by. The bug: **pack first, then cut the windows.** It is easier to write (windows are what a training loop has in its hands), the shapes are right, and the loss falls.
+# `pack(corpus, tokenizer, seq_len, fim_rate=0.5)` cuts documents and *then* packs them, with BOS before and EOS after each. By the EOS behind the middle a model learns to stop. The bug: **pack first, then cut the windows.** It is easier to write, the shapes are right, and the loss falls.
 #
-# **Predict**: the documents here are single functions, 117 tokens long on average; a window has 256. In how many windows does what is asked for belong to one function? In how many does EOS end the middle?
+# **Predict**: the documents here are single functions, 117 tokens long on average; a window has 256. In how many windows does the middle belong to one function? In how many does EOS end it?
 
 # %%
 from deepseek_mini.data import pack
@@ -435,7 +435,7 @@ for rate, model in models.items():
     print(f"rate {rate}: {said!r}")
 
 # %% [markdown]
-# Neither has closed the gap well. (The text is not compared when this notebook is tested; it depends on the processor.) So let us measure instead of look. In 120 functions of modules that were held out, one line is hidden. Three ways to read before writing it: the left side alone, as plain text; both sides, as PSM; and PSM with the right side of *another* function. The loss is in bits per byte of the hidden line.
+# Neither has closed the gap well. (The text depends on the processor.) So let us measure instead of look. In 120 functions of modules that were held out, one line is hidden. Three ways to read before writing it: the left side alone, as plain text; both sides, as PSM; and PSM with the right side of *another* function. The loss is in bits per byte of the hidden line.
 #
 # **Predict**: the order of the six numbers. Is the right side worth as much as you think?
 
@@ -479,7 +479,7 @@ print("whose right side it is makes under 0.05 of difference:", abs(use) < 0.05)
 assert learned > 0.1 and price < 0.1 and abs(use) < 0.05
 
 # %% [markdown]
-# The model has learned what PSM *looks* like, at next to no price. It has not learned to look at the other side. Is that only because it is so small?
+# The model has learned what PSM *looks* like, at next to no price, and not to look at the other side. Is that only because it is so small?
 #
 # ## Does it matter?
 #
@@ -557,9 +557,9 @@ print("places 15 to 24: within 0.05 on average:", abs(gap[15:].mean()) < 0.05)
 assert gap[0] < -0.5 and gap[2:9].mean() > 0.1 and abs(gap[15:].mean()) < 0.05
 
 # %% [markdown]
-# At place 0 the trained model knows that a middle may begin inside a word; plain text never does. At the places after it, it is worse: it does not find the *join*. To go on where the prefix stopped, a head must look from `<｜fim▁end｜>` back to the token before `<｜fim▁hole｜>`, far away. After fifteen tokens the middle is its own context and all are alike. So infilling is not a small skill that comes for free with the format: it needs a mechanism that these models, after two million tokens, do not have. Whether a wider miniature or ten times the text would find it, we have not measured.
+# At place 0 the trained model knows that a middle may begin inside a word; plain text never does. At the places after it, it does not find the *join*: to go on where the prefix stopped, a head must look from `<｜fim▁end｜>` back to the token before `<｜fim▁hole｜>`, far away. After fifteen tokens the middle is its own context and all are alike. So infilling does not come for free with the format: it needs a mechanism that these models, after two million tokens, do not have. Whether a wider miniature or ten times the text would find it, we have not measured.
 #
-# **The order of files.** Since a standard-library file does not fit into a miniature's context, the experiment cuts each *module* into a repository: a file for every definition, importing the others that it uses. The three models of rate 0 are trained on for 120 steps, files in order, shuffled, or reversed. Then 143 held-out files that import others are read after the files that they import; after as many tokens of other files of the same module; and after nothing.
+# **The order of files.** Since a standard-library file does not fit into a miniature's context, the experiment cuts each *module* into a repository: a file for every definition, importing the others that it uses. The three models of rate 0 are trained on for 120 steps, files in order, shuffled, or reversed. Then 143 held-out files are read after the files that they import; after as many tokens of other files of the same module; and after nothing.
 
 # %%
 print("loss of importing files (nats per token), mean over seeds")
@@ -579,9 +579,9 @@ print((worth > 0).all() and (worth < 0.01).all())
 assert (spread < 0.02).all() and (worth > 0).all() and (worth < 0.01).all()
 
 # %% [markdown]
-# Again nil for the order of training, and reading nothing before a file is as good as reading the files that it imports. The one sign of life: in all nine models these files help more than others of the same module, by a few thousandths of a nat. That may still be chance, for it is the same 143 files nine times. A model this small hardly uses what stands more than a few tokens back, and what is not used cannot be ordered well or badly. The authors themselves wrote, of function-level benchmarks, that repository order neither helped nor hurt (issue 43 of their repository).
+# Again nil for the order of training, and reading nothing first is as good as reading the imported files. The one sign of life: in all nine models these files help more than others of the same module, by a few thousandths of a nat. That may still be chance, for it is the same 143 files nine times. The authors themselves wrote, of function-level benchmarks, that repository order neither helped nor hurt (issue 43 of their repository).
 #
-# There is a second reason to expect little from a *total*. By the chain rule, $\log p(A) + \log p(B \mid A) = \log p(B) + \log p(A \mid B)$: for a perfect model two files cost the same in either order. Order does not add information. It decides which direction the model practises, and a user writes the file that imports, with the imported one at hand.
+# There is a reason to expect little from a *total*. By the chain rule, $\log p(A) + \log p(B \mid A) = \log p(B) + \log p(A \mid B)$: for a perfect model two files cost the same in either order. Order decides which direction the model practises, and a user writes the file that imports, with the imported one at hand.
 #
 # ## At full size
 #
@@ -634,7 +634,7 @@ setup(seed=0)
 #
 # *One line, 4 minutes.* `text` is cut before its characters number `first` and `second` (counted from 0, `first <= second`): the prefix is what stands before the first cut, the middle between the cuts, the suffix after the second. Return one text: the begin mark, the prefix, the hole mark, the suffix, the end mark, the middle. Each piece may be empty.
 #
-# By hand: `print(a + b)`, cut at 6 and 11, becomes `<｜fim▁begin｜>print(<｜fim▁hole｜>)<｜fim▁end｜>a + b`.
+# By hand: `print(a + b)`, cut at 6 and 11, becomes `<｜fim▁begin｜>print(<｜fim▁hole｜>)<｜fim▁end｜>a + b`. `x = x`, cut at 4 and 5, has the middle `x` and no suffix; cut at 3 and 3, it has the prefix `x =`, the suffix ` x` and no middle.
 
 # %%
 BEGIN, HOLE, END = "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"
@@ -647,9 +647,13 @@ def fill_in_the_middle(text: str, first: int, second: int) -> str:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next line. It should print
+# To try it, take away the # of the last three lines. It should print
 # <｜fim▁begin｜>print(<｜fim▁hole｜>)<｜fim▁end｜>a + b
+# <｜fim▁begin｜>x = <｜fim▁hole｜><｜fim▁end｜>x
+# <｜fim▁begin｜>x =<｜fim▁hole｜> x<｜fim▁end｜>
 # print(fill_in_the_middle("print(a + b)", 6, 11))
+# print(fill_in_the_middle("x = x", 4, 5))
+# print(fill_in_the_middle("x = x", 3, 3))
 check("07.1", fill_in_the_middle)
 
 # %% [markdown]
@@ -657,7 +661,7 @@ check("07.1", fill_in_the_middle)
 #
 # *A few lines, 10 minutes.* A file `importer` says `from ..d.e import name`. The two dots are `dots`, and `"d.e"` is `module`, which may be empty. One dot means the folder that the file is in, and every further dot one folder up. Return the path of the module inside the repository, without `.py`: folders joined by slashes. If the dots lead above the repository's own folder, return `None`. When there is no module, return the folder itself; the repository's own folder is `""`.
 #
-# By hand, in the file `a/b/c.py`: two dots and `d.e` give `a/d/e`; one dot and `d` give `a/b/d`; three dots and no module give `""`; four dots give `None`.
+# By hand, in the file `a/b/c.py`: two dots and `d.e` give `a/d/e`; one dot and `d` give `a/b/d`; two dots and no module give `a`, and three `""`; four dots give `None`, with a module or without.
 
 # %%
 def imported_module(importer: str, dots: int, module: str) -> str | None:
@@ -672,11 +676,11 @@ def imported_module(importer: str, dots: int, module: str) -> str | None:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next three lines. It should print
-# a/d/e a/b/d None
-# here = "a/b/c.py"
-# cases = ((2, "d.e"), (1, "d"), (4, "d"))
-# print(*(imported_module(here, dots, module) for dots, module in cases))
+# To try it, take away the # of the last two lines. It should print
+# ['a/d/e', 'a/b/d', 'a', '', None]
+here, cases = "a/b/c.py", ((2, "d.e"), (1, "d"), (2, ""), (3, ""), (4, "d"))
+# found = [imported_module(here, dots, module) for dots, module in cases]
+# print(found)
 check("07.2", imported_module)
 
 # %% [markdown]
@@ -700,15 +704,15 @@ def order_files(imports: dict[str, list[str]]) -> list[str]:
 
 # %%
 # To try it, take away the # of the next line. It should print ['a', 'c', 'b', 'd'].
-# print(order_files({"a": ["b"], "b": ["c"], "c": ["a"], "d": ["a"]}))
+# print(order_files({"d": ["a"], "c": ["a"], "b": ["c"], "a": ["b"]}))
 check("07.3", order_files)
 
 # %% [markdown]
 # ## 07.4 Near duplicates
 #
-# *A few lines, 12 minutes.* `a` and `b` are the hashes of the shingles of two texts: NumPy arrays of different whole numbers, in any order, one array perhaps longer than the other. Hash function $k$ gives the hash $x$ the value $(f_k x + t_k) \bmod p$ with $p = 2^{31} - 1$, where $f_k$ = `factors[k]` and $t_k$ = `terms[k]`. A text's signature holds, for every $k$, the smallest value that function $k$ gives to any of its hashes. Return the share of the functions for which the two signatures are equal, a number from 0 to 1. (All products fit into 64 bits.)
+# *A few lines, 12 minutes.* `a` and `b` are the hashes of the shingles of two texts: NumPy arrays of int64, no number twice in one array, in any order, one array perhaps longer than the other. Hash function $k$ gives the hash $x$ the value $(f_k x + t_k) \bmod p$ with $p = 2^{31} - 1$, where $f_k$ = `factors[k]` and $t_k$ = `terms[k]`. A text's signature holds, for every $k$, the smallest value that function $k$ gives to any of its hashes. Return the share of the functions for which the two signatures are equal, a number from 0 to 1. (All products fit into 64 bits.)
 #
-# By hand, with $a = \{1, 2\}$, $b = \{2, 3\}$, factors 1 and 5, terms 0 and $p - 10$: function 0 gives $a$ the values 1, 2 and $b$ 2, 3; the smallest are 1 and 2. Function 1 gives $a$ the values $p - 5$ and $0$, $b$ the values 0 and 5; the smallest are 0 and 0. One of two is equal: 0.5.
+# By hand, with $a = \{3, 5, 2\}$, $b = \{4, 3\}$, factors 1, 1, 2, 2 and terms 0, $p - 3$, $p - 5$, $p - 7$. Function 0 gives $a$ the values 3, 5, 2 and $b$ 4, 3; the smallest are 2 and 3. Function 1 is $x - 3$, but $-1$ becomes $p - 1$: 0, 2, $p - 1$ and 1, 0; the smallest are 0 and 0. Function 2: 1, 5, $p - 1$ and 3, 1, the smallest 1 and 1. Function 3: $p - 1$, 3, $p - 3$ and 1, $p - 1$, the smallest 3 and 1. Two of four are equal: 0.5.
 
 # %%
 def similarity(
@@ -724,17 +728,18 @@ def similarity(
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next two lines. It should print 0.5.
-# f, t = np.array([1, 5]), np.array([0, 2**31 - 11])  # [K] each
-# print(similarity(np.array([1, 2]), np.array([2, 3]), f, t))
+# To try it, take away the # of the last line. It should print 0.5.
+p = 2**31 - 1
+f, t = np.array([1, 1, 2, 2]), np.array([0, p - 3, p - 5, p - 7])  # [K] each
+# print(similarity(np.array([3, 5, 2]), np.array([4, 3]), f, t))
 check("07.4", similarity)
 
 # %% [markdown]
 # ## 07.5 Cut, then pack
 #
-# *A few lines, 12 minutes.* `documents` are lists of token ids, and `cuts` says for each where it is to be cut: a pair `(first, second)` of places between tokens, or `None` for a document that stays as it is. (Places between tokens keep the example small; DeepSeek cuts characters.) Return one list: BOS, document, EOS, BOS, document, EOS and so on, where a document that is cut stands in the order PSM, with its marks. The text of a document that is cut ends where its middle ends. The ids are those of our small tokenizer: BOS 0, EOS 1, hole 3, begin 4, end 5.
+# *A few lines, 12 minutes.* `documents` are lists of token ids, and `cuts` says for each where it is to be cut: a pair `(first, second)` of places between tokens, or `None` for a document that stays as it is. (Places between tokens keep the example small; DeepSeek cuts characters.) Return one list: BOS, document, EOS, BOS, document, EOS and so on, where a document that is cut stands in the order PSM, with its marks. EOS ends every document, so after a cut one's middle. Each of the three pieces may be empty; the marks stay. The ids are those of our small tokenizer: BOS 0, EOS 1, hole 3, begin 4, end 5.
 #
-# By hand: the documents 11 12 13 14 and 21 22, the first cut at 1 and 3, give 0, 4 11, 3 14, 5 12 13, 1, and then 0, 21 22, 1.
+# By hand: the documents 11 12 13 14, then 21 22 and 31 32, the first cut at 1 and 3, the last at 0 and 0, give 0, 4 11, 3 14, 5 12 13, 1, then 0, 21 22, 1, and 0, 4, 3 31 32, 5, 1.
 
 # %%
 def pack_documents(
@@ -752,9 +757,10 @@ def pack_documents(
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next line. It should print
-# [0, 4, 11, 3, 14, 5, 12, 13, 1, 0, 21, 22, 1]
-# print(pack_documents([[11, 12, 13, 14], [21, 22]], [(1, 3), None]))
+# To try it, take away the # of the last line. It should print
+# [0, 4, 11, 3, 14, 5, 12, 13, 1, 0, 21, 22, 1, 0, 4, 3, 31, 32, 5, 1]
+documents, cuts = [[11, 12, 13, 14], [21, 22], [31, 32]], [(1, 3), None, (0, 0)]
+# print(pack_documents(documents, cuts))
 check("07.5", pack_documents)
 
 # %% [markdown]

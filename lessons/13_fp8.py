@@ -801,7 +801,8 @@ setup(seed=0)
 #
 # By hand: $0.3$ has $p = -2$ and steps of $1/32$, so it is 9.6 steps, rounded 10, and
 # $10/32 = 0.3125$. $17$ has steps of 2 and is 8.5 steps; the even one is 8, and so 16.
-# $19$ is 9.5 of them, and becomes 10 steps, 20. And $0.003$ is 1.536 steps of $2^{-9}$; rounded 2, that is 0.00390625.
+# $19$ is 9.5 of them, and becomes 10 steps, 20. $0.003$ is 1.536 steps of $2^{-9}$; rounded 2, that is 0.00390625.
+# And $-5.3$ has steps of 1/2 and becomes $-5.5$.
 
 # %%
 def to_e4m3(x: np.ndarray) -> np.ndarray:
@@ -815,8 +816,8 @@ def to_e4m3(x: np.ndarray) -> np.ndarray:
 
 # %%
 # To try it, take away the # of the next line. It should print
-# [0.3125, 16.0, 20.0, 0.00390625, -448.0, 0.0]
-# print(to_e4m3(np.array([0.3, 17, 19, 0.003, -1000, 0])).tolist())
+# [0.3125, 16.0, 20.0, 0.00390625, -5.5, -448.0, 0.0]
+# print(to_e4m3(np.array([0.3, 17, 19, 0.003, -5.3, -1000, 0])).tolist())
 check("13.1", to_e4m3)
 
 # %% [markdown]
@@ -890,8 +891,8 @@ check("13.3", ue8m0)
 # the matrix in float32: each block times its scale.
 #
 # By hand, with blocks of three and a matrix [4, 5] of ones: there are two rows and two
-# columns of blocks, the last ones not full. With the scales $(10, 20)$ and $(30, 40)$
-# the first three rows become 10, 10, 10, 20, 20 and the last one 30, 30, 30, 40, 40.
+# columns of blocks, the last ones not full. With the scales $(10, 20)$ and $(30, 41)$
+# the first three rows become 10, 10, 10, 20, 20 and the last one 30, 30, 30, 41, 41.
 
 # %%
 def dequantise(
@@ -908,9 +909,9 @@ def dequantise(
 # %%
 # To try it, take away the # of the next three lines. It should print
 # the row [10.0, 10.0, 10.0, 20.0, 20.0] three times, then the row
-# [30.0, 30.0, 30.0, 40.0, 40.0]
+# [30.0, 30.0, 30.0, 41.0, 41.0]
 # ones = torch.ones(4, 5).to(torch.float8_e4m3fn)  # [M, N]
-# scales = torch.tensor([[10.0, 20.0], [30.0, 40.0]])  # [m, n]
+# scales = torch.tensor([[10.0, 20.0], [30.0, 41.0]])  # [m, n]
 # print(*dequantise(ones, scales, 3).tolist(), sep="\n")
 check("13.4", dequantise)
 

@@ -901,3 +901,96 @@ def test_display_publishes_only_in_ipython(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     display.publish({"text/plain": "words", "image/png": "..."})
     assert stream.getvalue() == "words\n"
+
+
+# --- None that is meant, and inputs with NaN --------------------------------------
+
+
+def last_above(values, least):
+    return values[-1] if values[-1] > least else None
+
+
+def none_for_a_single_value(values, least):
+    return last_above(values, least) if len(values) > 1 else None
+
+
+@pytest.mark.parametrize(
+    ("theirs", "reason", "hint"),
+    [
+        (
+            none_for_a_single_value,
+            "for values = [3], least = 1: the result is None, but should be 3",
+            "one value is enough",
+        ),
+        (
+            lambda values, least: None if least > 1 else values[-1],
+            "for values = [1, 7], least = 2: the result is None, but should be 7",
+            "look again",
+        ),
+        (
+            lambda values, least: None,
+            "for values = [1, 7], least = 2: your function returns nothing",
+            "",
+        ),
+    ],
+)
+def test_a_none_that_is_meant_is_not_a_missing_return(
+    monkeypatch, theirs, reason, hint
+):
+    def cases(rng):
+        yield Case(([1, 7], 2))
+        yield Case(([1, 2], 2))  # None
+        yield Case(([3], 1))
+
+    result = judged(
+        theirs,
+        monkeypatch,
+        signature="last_above(values, least)",
+        right=last_above,
+        cases=cases,
+        mistakes=(Mistake("one value is enough", gives=none_for_a_single_value),),
+        hint="look again",
+    )
+    assert result.status == "not yet"
+    assert result.reason.startswith(reason)
+    assert result.hint == hint
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (lambda x: None, "passed"),
+        (lambda x: x.__setitem__(0, 3.0), "not yet"),  # was NaN
+        (lambda x: x.__setitem__(1, float("nan")), "not yet"),
+    ],
+)
+def test_a_nan_among_the_inputs_is_no_change(monkeypatch, kind, change, status):
+    def theirs(x, scale):
+        total = float(x[2]) * scale
+        change(x)
+        return total
+
+    result = judged(
+        theirs,
+        monkeypatch,
+        right=lambda x, scale: float(x[2]) * scale,
+        cases=lambda rng: [Case((kind([float("nan"), 1.0, 2.0]), 0.5))],
+    )
+    assert result.status == status, str(result)
+    assert status == "passed" or "changed its input x in place" in result.reason
+
+
+def test_a_change_of_eight_bit_numbers_is_seen(monkeypatch):
+    def theirs(x, scale):
+        x[0] = 2.0
+        return scale
+
+    codes = torch.ones(3).to(torch.float8_e4m3fn)
+    result = judged(
+        theirs,
+        monkeypatch,
+        right=lambda x, scale: scale,
+        cases=lambda rng: [Case((codes, 0.5))],
+    )
+    assert "changed its input x in place" in result.reason

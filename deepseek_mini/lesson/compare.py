@@ -108,9 +108,10 @@ def _sequences(got, want, tolerance, exact_dtype) -> Difference | None:
         hint = f"return all {len(want)}" if kind == "tuple" else ""
         should = f"a tuple of {len(want)} values" if kind == "tuple" else "a list"
         return Difference(f"the result is {_seen(got)}, but should be {should}", hint)
-    whole = f"your {kind} is {got!r}, but should be {want!r}"
-    if not (is_plain(got) and is_plain(want) and len(whole) <= 2 * _SHORT):
-        whole = ""
+    whole = ""
+    if is_plain(got) and is_plain(want):  # the repr of tensors takes long
+        whole = f"your {kind} is {got!r}, but should be {want!r}"
+        whole = whole if len(whole) <= 2 * _SHORT else ""
     if kind == "tuple":
         n = _count(got, "value", "values")
         counts = f"your function returns {n}, but should return {len(want)}"

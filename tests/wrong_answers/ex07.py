@@ -1,5 +1,8 @@
 """Lesson 07, DeepSeek-Coder's data."""
 
+import posixpath
+from pathlib import PurePosixPath
+
 import numpy as np
 
 from . import Answers, Wrong
@@ -55,6 +58,26 @@ def psm_takes_one(text, first, second):
 
 def psm_pieces(text, first, second):
     return [BEGIN, text[:first], HOLE, text[second:], END, text[first:second]]
+
+
+def psm_one_further(text, first, second):
+    middle = text[first : second + 1]
+    return BEGIN + text[:first] + HOLE + text[second + 1 :] + END + middle
+
+
+def psm_replace(text, first, second):
+    middle = text[first:second]
+    return BEGIN + text.replace(middle, HOLE) + END + middle
+
+
+def psm_replace_once(text, first, second):
+    middle = text[first:second]
+    return BEGIN + text.replace(middle, HOLE, 1) + END + middle
+
+
+def psm_split(text, first, second):
+    middle = text[first:second]
+    return BEGIN + HOLE.join(text.split(middle, 1)) + END + middle
 
 
 # --- 07.2 -------------------------------------------------------------------------
@@ -127,6 +150,64 @@ def module_with_dots(importer, dots, module):
 def module_with_ending(importer, dots, module):
     path = module_by_slicing(importer, dots, module)
     return path if path is None else path + ".py"
+
+
+def module_by_normpath(importer, dots, module):
+    up = [".."] * (dots - 1)
+    tail = module.replace(".", "/")
+    path = posixpath.join(posixpath.dirname(importer), *up, tail)
+    path = posixpath.normpath(path)
+    return None if path.startswith("..") else path.removeprefix(".")
+
+
+def module_none_too_early(importer, dots, module):
+    folders = importer.split("/")[:-1]
+    if dots > len(folders):
+        return None
+    kept = folders[: len(folders) - (dots - 1)]
+    return "/".join(kept + [p for p in module.split(".") if p])
+
+
+def module_none_for_root(importer, dots, module):
+    path = module_by_slicing(importer, dots, module)
+    return path if path else None
+
+
+def module_root_for_empty(importer, dots, module):
+    if dots > importer.count("/") + 1:
+        return None
+    return module_by_slicing(importer, dots, module) if module else ""
+
+
+def module_minus_zero(importer, dots, module):
+    folders = importer.split("/")[:-1]
+    up = dots - 1
+    if up > len(folders):
+        return None
+    return "/".join(folders[:-up] + [p for p in module.split(".") if p])
+
+
+def module_pops(importer, dots, module):
+    folders = importer.split("/")[:-1]
+    for _ in range(dots - 1):
+        folders.pop()
+    return "/".join(folders + [p for p in module.split(".") if p])
+
+
+def module_named_none(importer, dots, module):
+    path = module_by_slicing(importer, dots, module)
+    return "None" if path is None else path
+
+
+def module_by_pathlib(importer, dots, module):
+    parents = PurePosixPath(importer).parents
+    if dots > len(parents):
+        return None
+    return str(parents[dots - 1].joinpath(*module.split(".")))
+
+
+def module_nothing(importer, dots, module):
+    module_by_slicing(importer, dots, module)
 
 
 # --- 07.3 -------------------------------------------------------------------------
@@ -216,6 +297,14 @@ def order_depth_first(imports):
     return done
 
 
+def order_as_given(imports):
+    done = []
+    while len(done) < len(imports):
+        left = [file for file in imports if file not in done]
+        done.append(min(left, key=lambda f: len(set(imports[f]) - {*done})))
+    return done
+
+
 # --- 07.4 -------------------------------------------------------------------------
 
 P = 2**31 - 1
@@ -282,6 +371,74 @@ def similarity_of_smallest(a, b, factors, terms):
         return ((factors[:, None] * hashes + terms[:, None]) % P).min(axis=0)
 
     return np.isin(signature(a), signature(b)).mean()
+
+
+def similarity_by_hashes(a, b, factors, terms):
+    """The hash that has the smallest value names it: no two have the same."""
+
+    def smallest(hashes):
+        values = (factors[:, None] * hashes + terms[:, None]) % P
+        return hashes[values.argmin(axis=1)]
+
+    return np.mean(smallest(a) == smallest(b))
+
+
+def similarity_term_after(a, b, factors, terms):
+    def signature(hashes):
+        return (factors[:, None] * hashes % P + terms[:, None]).min(axis=1)
+
+    return (signature(a) == signature(b)).mean()
+
+
+def similarity_no_modulo(a, b, factors, terms):
+    def signature(hashes):
+        return (factors[:, None] * hashes + terms[:, None]).min(axis=1)
+
+    return (signature(a) == signature(b)).mean()
+
+
+def similarity_modulo_of_term(a, b, factors, terms):
+    def signature(hashes):
+        return (factors[:, None] * hashes + terms[:, None] % P).min(axis=1)
+
+    return (signature(a) == signature(b)).mean()
+
+
+def similarity_modulo_last(a, b, factors, terms):
+    def signature(hashes):
+        return (factors[:, None] * hashes + terms[:, None]).min(axis=1) % P
+
+    return (signature(a) == signature(b)).mean()
+
+
+def similarity_other_p(a, b, factors, terms):
+    def signature(hashes):
+        values = (factors[:, None] * hashes + terms[:, None]) % 2**31 - 1
+        return values.min(axis=1)
+
+    return (signature(a) == signature(b)).mean()
+
+
+def similarity_sum_first(a, b, factors, terms):
+    def signature(hashes):
+        return (factors[:, None] * (hashes + terms[:, None]) % P).min(axis=1)
+
+    return (signature(a) == signature(b)).mean()
+
+
+def similarity_of_places(a, b, factors, terms):
+    def place(hashes):
+        values = (factors[:, None] * hashes + terms[:, None]) % P
+        return values.argmin(axis=1)
+
+    return (place(a) == place(b)).mean()
+
+
+def similarity_over_functions(a, b, factors, terms):
+    def signature(hashes):
+        return ((factors[:, None] * hashes + terms[:, None]) % P).min(axis=0)
+
+    return np.mean(signature(a)[: len(b)] == signature(b)[: len(a)])
 
 
 # --- 07.5 -------------------------------------------------------------------------
@@ -383,6 +540,64 @@ def pack_apart(documents, cuts):
     return [pack_by_steps([ids], [cut]) for ids, cut in zip(documents, cuts)]
 
 
+def pack_no_start(documents, cuts):
+    row = []
+    for ids, cut in zip(documents, cuts):
+        if cut is None:
+            row += [0, *ids, 1]
+        else:
+            i, j = cut
+            row += [4, *ids[:i], 3, *ids[j:], 5, *ids[i:j], 1]
+    return row
+
+
+def pack_start_inside(documents, cuts):
+    row = []
+    for ids, cut in zip(documents, cuts):
+        if cut is None:
+            row += [0, *ids, 1]
+        else:
+            i, j = cut
+            row += [4, 0, *ids[:i], 3, *ids[j:], 5, *ids[i:j], 1]
+    return row
+
+
+def pack_one_too_many(documents, cuts):
+    row = []
+    for ids, cut in zip(documents, cuts):
+        if cut is not None:
+            i, j = cut
+            ids = [4, *ids[:i], 3, *ids[j:], 5, *ids[i : j + 1]]
+        row += [0, *ids, 1]
+    return row
+
+
+def pack_the_cut_alone(documents, cuts):
+    row = []
+    for ids, cut in zip(documents, cuts):
+        if cut is not None:
+            row += pack_by_steps([ids], [cut])
+    return row
+
+
+def pack_not_the_empty(documents, cuts):
+    cuts = [None if cut and cut[0] == cut[1] else cut for cut in cuts]
+    return pack_by_steps(documents, cuts)
+
+
+def pack_truth_of_places(documents, cuts):
+    cuts = [cut if cut and all(cut) else None for cut in cuts]
+    return pack_by_steps(documents, cuts)
+
+
+def pack_nothing_cut(documents, cuts):
+    return [i for ids in documents for i in (0, *ids, 1)]
+
+
+def pack_in_a_tuple(documents, cuts):
+    return tuple(pack_by_steps(documents, cuts))
+
+
 ANSWERS = {
     "07.1": Answers(
         right=[psm_by_parts],
@@ -396,10 +611,14 @@ ANSWERS = {
             Wrong(psm_skips_one, "in two pieces or in none"),
             Wrong(psm_takes_one, "in two pieces or in none"),
             Wrong(psm_pieces, "join them to one text"),
+            Wrong(psm_one_further, "in two pieces or in none"),
+            Wrong(psm_replace, "cut at the places"),
+            Wrong(psm_replace_once, "cut at the places"),
+            Wrong(psm_split, "cut at the places"),
         ],
     ),
     "07.2": Answers(
-        right=[module_by_slicing, module_by_loop],
+        right=[module_by_slicing, module_by_loop, module_by_normpath],
         wrong=[
             Wrong(module_too_high, "one folder too many"),
             Wrong(module_from_file, "this starts at the file"),
@@ -408,6 +627,14 @@ ANSWERS = {
             Wrong(module_slashes, "a slash stands where"),
             Wrong(module_with_dots, "still in the path"),
             Wrong(module_with_ending, "without the ending .py"),
+            Wrong(module_none_too_early, "is still inside"),
+            Wrong(module_none_for_root, "is still inside"),
+            Wrong(module_root_for_empty, "without a module the folder"),
+            Wrong(module_minus_zero, "ends at -0"),
+            Wrong(module_pops, "no folder left to go up from"),
+            Wrong(module_named_none, "None itself"),
+            Wrong(module_by_pathlib, 'not "."'),
+            Wrong(module_nothing, "your function returns nothing"),
         ],
     ),
     "07.3": Answers(
@@ -420,22 +647,31 @@ ANSWERS = {
             Wrong(order_most_first, "the file with the most imports"),
             Wrong(order_by_name, "sorted by name"),
             Wrong(order_depth_first, "not the one that the rule gives"),
+            Wrong(order_as_given, "first by name"),
         ],
     ),
     "07.4": Answers(
-        right=[similarity_in_numpy, similarity_one_by_one],
+        right=[similarity_in_numpy, similarity_one_by_one, similarity_by_hashes],
         wrong=[
             Wrong(similarity_true, "the true share"),
             Wrong(similarity_largest, "the largest values"),
-            Wrong(similarity_no_terms, "the terms are missing"),
+            Wrong(similarity_no_terms, "the terms change nothing"),
+            Wrong(similarity_term_after, "under the modulo"),
+            Wrong(similarity_no_modulo, "the modulo is missing"),
+            Wrong(similarity_modulo_of_term, "covers the term alone"),
+            Wrong(similarity_modulo_last, "after the smallest is taken"),
+            Wrong(similarity_other_p, "p is 2^31 - 1"),
+            Wrong(similarity_sum_first, "multiplied by the factor"),
+            Wrong(similarity_of_places, "the places of the smallest"),
+            Wrong(similarity_over_functions, "for every function, not for every hash"),
             Wrong(similarity_anywhere, "anywhere in the other"),
             Wrong(similarity_count, "divide it by"),
             Wrong(similarity_each, "a truth value for each"),
-            Wrong(similarity_of_smallest, "print its shape"),
+            Wrong(similarity_of_smallest, "print the signatures"),
         ],
     ),
     "07.5": Answers(
-        right=[pack_by_steps],
+        right=[pack_by_steps, pack_in_a_tuple],
         wrong=[
             Wrong(pack_no_end, "has no EOS"),
             Wrong(pack_end_after_suffix, "EOS stands after the suffix"),
@@ -445,6 +681,13 @@ ANSWERS = {
             Wrong(pack_always_cut, "not to be cut"),
             Wrong(pack_once_around, "once around everything"),
             Wrong(pack_apart, "make one list"),
+            Wrong(pack_no_start, "has no BOS"),
+            Wrong(pack_start_inside, "have changed places"),
+            Wrong(pack_one_too_many, "one token too long"),
+            Wrong(pack_the_cut_alone, "are missing"),
+            Wrong(pack_not_the_empty, "whose middle is empty"),
+            Wrong(pack_truth_of_places, "a cut at place 0"),
+            Wrong(pack_nothing_cut, "no document is cut"),
         ],
     ),
 }

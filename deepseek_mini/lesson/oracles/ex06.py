@@ -1,6 +1,7 @@
 """Lesson 06, pretraining: the oracles loop number by number, in Python's floats.
 
-None of them uses the package's loss, optimiser, schedules or counting.
+None of them uses the package's loss, optimiser, schedules or counting. Exercises 06.3
+to 06.5 are in adamw_step, batch_pieces and power_law.
 """
 
 import math
@@ -9,6 +10,10 @@ import numpy as np
 
 from deepseek_mini.config import GQA, Config, SwiGLU
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, array
+from deepseek_mini.lesson.oracles.adamw_step import ADAMW
+from deepseek_mini.lesson.oracles.batch_pieces import GATHER
+from deepseek_mini.lesson.oracles.power_law import LAW
+from deepseek_mini.lesson.oracles.several import in_one_array
 
 LESSON = "06_pretraining"
 
@@ -42,6 +47,18 @@ def _rows_averaged(losses, targets, byte_lengths):
     rows = [bits_per_byte(losses[i : i + 1], targets[i : i + 1], byte_lengths)
             for i in range(len(losses))]  # fmt: skip
     return sum(rows) / len(rows)
+
+
+def _ratios_averaged(marks):
+    """The mean of each token's own ratio, with the infinite ones of marks or not."""
+
+    def wrong(losses, targets, byte_lengths):
+        lengths = byte_lengths[targets]
+        kept = np.ones_like(targets, dtype=bool) if marks else lengths > 0
+        with np.errstate(divide="ignore"):
+            return float(np.mean(losses[kept] / math.log(2) / lengths[kept]))
+
+    return wrong
 
 
 def bits_cases(rng):
@@ -78,10 +95,24 @@ BITS = Exercise(
         ),
         Mistake("log 10 is not the logarithm of a bit", gives=_bits(base=10)),
         Mistake("these are bits per token", gives=_bits(a_token=True)),
+        *(
+            Mistake(
+                "a mean of ratios: a long token weighs more than a short one. Add up "
+                "the bits, add up the bytes, and divide once",
+                gives=gives,
+            )
+            for gives in (
+                _bits(mean_of_ratios=True),
+                _ratios_averaged(marks=True),
+                _ratios_averaged(marks=False),
+            )
+        ),
         Mistake(
-            "a mean of ratios: a long token weighs more than a short one. Add up the "
-            "bits, add up the bytes, and divide once",
-            gives=_bits(mean_of_ratios=True),
+            "the bytes of the whole vocabulary were added up, each entry once; what "
+            "counts is the bytes of the tokens that were asked for",
+            gives=lambda losses, targets, byte_lengths: (
+                float(losses.sum()) / math.log(2) / float(byte_lengths.sum())
+            ),
         ),
         Mistake(
             "a mean of row means: the rows do not hold equally many bytes",
@@ -127,9 +158,28 @@ def _planned(**mistake):
     return lambda *args: plan(*args, **mistake)
 
 
-def _of_M(config, n_tokens):
-    C = plan(config, n_tokens)[0]
-    return C, *plan(config, 1)[1:]
+def _of_M(*places):
+    """The outputs in these places are computed from M in place of C."""
+
+    def wrong(config, n_tokens):
+        of_C, of_M = plan(config, n_tokens), plan(config, 1)
+        return tuple((of_M if i in places else of_C)[i] for i in range(3))
+
+    return wrong
+
+
+def _batch(change):
+    """The right plan with a batch of `change(batch, length)` sequences."""
+
+    def wrong(config, n_tokens):
+        C, peak, batch = plan(config, n_tokens)
+        return C, peak, change(batch, config.max_seq_len)
+
+    return wrong
+
+
+def _six(config, n_tokens):
+    return plan(config, 6 * n_tokens)
 
 
 def plan_cases(rng):
@@ -176,7 +226,28 @@ PLAN = Exercise(
             "M counts training: the backward pass costs twice the forward pass",
             gives=_planned(inference=True),
         ),
-        Mistake("the laws are of C, not of M", gives=_of_M),
+        *(
+            Mistake("the laws are of C, not of M", gives=_of_M(*places))
+            for places in ((1, 2), (1,), (2,))
+        ),
+        *(
+            Mistake(
+                "the batch is a number of whole sequences here; it is to stay as the "
+                "formula gives it",
+                gives=_batch(lambda batch, length, rule=rule: rule(batch)),
+            )
+            for rule in (round, math.floor, math.ceil)
+        ),
+        Mistake(
+            "there are more sequences than tokens here, but each sequence holds "
+            "several tokens",
+            gives=_batch(lambda batch, length: batch * length**2),
+        ),
+        Mistake(
+            "the 6 of the rule C = 6ND is in M already: 72 is 6 times 12",
+            gives=_six,
+        ),
+        in_one_array("C, rate, batch"),
         Mistake(
             "the first number is M; C is M times the tokens",
             gives=lambda c, n: (plan(c, n)[0] / n, *plan(c, n)[1:]),
@@ -186,300 +257,8 @@ PLAN = Exercise(
             gives=lambda c, n: tuple(plan(c, n)[i] for i in (0, 2, 1)),
         ),
     ),
-    hint="print M, and compare 72 n d² and 12 n d l each with a calculation on paper",
-)
-
-# --- 06.3 -------------------------------------------------------------------------
-
-
-def adamw(
-    w, grad, m, v, step, lr, beta1, beta2, eps, decay, *, late=0, correct=(True, True),
-    coupled=False, **mistake
-):  # fmt: skip
-    """The oracle: one number at a time."""
-    new = [np.empty_like(w) for _ in range(3)]
-    for i in np.ndindex(*w.shape):
-        g = grad[i] + (decay * w[i] if coupled else 0)
-        mean = beta1 * m[i] + (1 - beta1) * g
-        square = beta2 * v[i] + (1 - beta2) * g * g
-        up = mean / (1 - beta1 ** (step + late) if correct[0] else 1)
-        down = square / (1 - beta2 ** (step + late) if correct[1] else 1)
-        if mistake.get("eps_inside"):
-            move = up / math.sqrt(down + eps)
-        else:
-            move = up / (math.sqrt(down) + eps)
-        shrink = 0 if coupled else decay * (1 if mistake.get("rate_free") else lr)
-        if mistake.get("no_decay"):
-            shrink = 0
-        start = w[i] * (1 - shrink)
-        if mistake.get("decay_last"):
-            values = ((w[i] - lr * move) * (1 - shrink), mean, square)
-        elif mistake.get("keeps_corrected"):
-            values = (start - lr * move, up, down)
-        else:
-            values = (start - lr * move, mean, square)
-        for array_, value in zip(new, values):
-            array_[i] = value
-    return tuple(new)
-
-
-def _stepping(**mistake):
-    return lambda *args: adamw(*args, **mistake)
-
-
-def adamw_cases(rng):
-    for shape, step, strided, label in (
-        ((3, 4), 1, False, "the first step"),
-        ((5,), 7, False, "the seventh step, one axis"),
-        ((2, 3, 4), 200, True, "arrays that are not contiguous"),
-    ):
-        w, grad, m = (array(rng, *shape, strided=strided) for _ in range(3))
-        v = np.square(array(rng, *shape)) + 0.01
-        if step == 1:
-            m, v = np.zeros(shape), np.zeros(shape)
-        rates = (float(rng.uniform(0.05, 0.2)), 0.8, float(rng.uniform(0.9, 0.97)))
-        yield Case((w, grad, m, v, step, *rates, 0.02, 0.3), label)
-
-
-ADAMW = Exercise(
-    id="06.3",
-    title="One step of AdamW",
-    signature="adamw(w, grad, m, v, step, lr, beta1, beta2, eps, decay)",
-    difficulty="from the paper",
-    minutes=12,
-    right=adamw,
-    cases=adamw_cases,
-    mistakes=(
-        Mistake(
-            "the decay went into the gradient, where Adam divides it away again; that "
-            "is Adam with an L2 penalty, and not AdamW",
-            gives=_stepping(coupled=True),
-        ),
-        Mistake(
-            "m and v are not corrected: they start at 0, and are too small at first",
-            gives=_stepping(correct=(False, False)),
-        ),
-        Mistake(
-            "only m is corrected; v starts at 0 as well",
-            gives=_stepping(correct=(True, False)),
-        ),
-        Mistake(
-            "only v is corrected; m starts at 0 too",
-            gives=_stepping(correct=(False, True)),
-        ),
-        Mistake(
-            "the corrected m and v were kept; the next step needs those that are not",
-            gives=_stepping(keeps_corrected=True),
-        ),
-        Mistake("eps stands outside the square root", gives=_stepping(eps_inside=True)),
-        Mistake(
-            "the correction is one step ahead: the first step is number 1",
-            gives=_stepping(late=1),
-        ),
-        Mistake(
-            "the decay is multiplied by the learning rate, too",
-            gives=_stepping(rate_free=True),
-        ),
-        Mistake("the decay is missing", gives=_stepping(no_decay=True)),
-        Mistake(
-            "the decay shrinks the weights from before the step, not those after it",
-            gives=_stepping(decay_last=True),
-        ),
-    ),
-    hint="set decay to 0 and step to 1: then w should move by lr times the gradient's "
-    "sign, almost. Bring the decay back when that holds",
-)
-
-# --- 06.4 -------------------------------------------------------------------------
-
-
-def gather(pieces, counts, max_norm, *, weigh=True, divide=True, clip="all"):
-    """The oracle: every number's weighted mean, then one common factor."""
-    total = sum(counts) if weigh else len(counts)
-    mean = []
-    for number in range(len(pieces[0])):
-        value = np.zeros_like(pieces[0][number])
-        for piece, count in zip(pieces, counts):
-            value = value + piece[number] * (count if weigh else 1)
-        mean.append(value / (total if divide else 1))
-    squares = [float(np.sum(np.square(value))) for value in mean]
-    norms = [math.sqrt(square) for square in squares]
-    norm = sum(norms) if clip == "sum of norms" else math.sqrt(sum(squares))
-    if clip == "each":
-        return [g * min(1, max_norm / n) for g, n in zip(mean, norms)]
-    if clip == "values":
-        return [np.clip(g, -max_norm, max_norm) for g in mean]
-    if clip == "always":
-        return [g * (max_norm / norm) for g in mean]
-    factor = 1.0 if clip == "none" else min(1.0, max_norm / norm)
-    return [g * factor for g in mean]
-
-
-def _gathering(**mistake):
-    return lambda *args: gather(*args, **mistake)
-
-
-def _clipped_first(pieces, counts, max_norm):
-    clipped = [gather([piece], [1], max_norm) for piece in pieces]
-    return gather(clipped, counts, max_norm)
-
-
-def gather_cases(rng):
-    for shapes, counts, factor, label in (
-        (((3, 4), (5,)), (7, 2, 4), 0.5, "a gradient that is too long"),
-        (((2, 3), (3,), (1,)), (1, 9), 30.0, "a gradient that is short enough"),
-        (((4,),), (6,), 0.3, "one piece, one parameter"),
-    ):
-        scale = rng.uniform(0.5, 3, size=len(counts))
-        pieces = [[s * array(rng, *shape) for shape in shapes] for s in scale]
-        exact = gather(pieces, counts, math.inf)
-        norm = math.sqrt(sum(float(np.square(g).sum()) for g in exact))
-        yield Case((pieces, list(counts), factor * norm), label)
-
-
-GATHER = Exercise(
-    id="06.4",
-    title="A large batch in pieces",
-    signature="gather(pieces, counts, max_norm)",
-    difficulty="some thought",
-    minutes=12,
-    right=gather,
-    cases=gather_cases,
-    mistakes=(
-        Mistake(
-            "a short gradient was made longer; only a long one changes",
-            gives=_gathering(clip="always"),
-        ),
-        Mistake(
-            "the pieces have equal weight; a piece with more tokens counts for more",
-            gives=_gathering(weigh=False),
-        ),
-        Mistake(
-            "this is the sum of the pieces' gradients; divide by what was counted",
-            gives=_gathering(weigh=False, divide=False),
-        ),
-        Mistake(
-            "the weights are the counts, but they must add up to 1",
-            gives=_gathering(divide=False),
-        ),
-        Mistake(
-            "each parameter was clipped by itself, which turns the gradient: the "
-            "length is that of all parameters together",
-            gives=_gathering(clip="each"),
-        ),
-        Mistake(
-            "each number was clipped, which turns the gradient; here it is shortened",
-            gives=_gathering(clip="values"),
-        ),
-        Mistake(
-            "lengths do not add up: the squares of all numbers do",
-            gives=_gathering(clip="sum of norms"),
-        ),
-        Mistake("nothing was clipped", gives=_gathering(clip="none")),
-        Mistake(
-            "the pieces were clipped before they were added up; what counts is the "
-            "length of the whole gradient",
-            gives=_clipped_first,
-        ),
-    ),
-    hint="first let max_norm be infinite and compare the mean; then look at the length",
-)
-
-# --- 06.5 -------------------------------------------------------------------------
-
-
-def power_law(x, y, *, freedom=2, root=True, **mistake):
-    """The oracle: sums over pairs of points."""
-    points = [(math.log(p), math.log(q)) for p, q in zip(x, y)]
-    n = len(points)
-    spread = sum((p - r) ** 2 for p, _ in points for r, _ in points) / (2 * n)
-    together = sum((p - r) * (q - s) for p, q in points for r, s in points) / (2 * n)
-    b = together / spread
-    at_one = sum(q - b * p for p, q in points) / n
-    rest = sum((q - at_one - b * p) ** 2 for p, q in points) / (n - freedom)
-    variance = rest if mistake.get("of_residuals") else rest / spread
-    return (
-        at_one if mistake.get("log_a") else math.exp(at_one),
-        b,
-        math.sqrt(variance) if root else variance,
-    )
-
-
-def _fitting(**mistake):
-    return lambda *args: power_law(*args, **mistake)
-
-
-def _straight_line(x, y):
-    """A line through the points as they are."""
-    return power_law(np.exp(x), np.exp(y), log_a=True)
-
-
-def law_cases(rng):
-    for n, exponent, label in (
-        (6, -0.3, ""),
-        (3, 0.5, "three points"),
-        (9, -0.05, "an exponent near 0"),
-    ):
-        x = np.exp(rng.uniform(-1, 1) + rng.permutation(n) * 0.7)
-        noise = np.exp(0.05 * rng.standard_normal(n))
-        yield Case((x, rng.uniform(2, 5) * x**exponent * noise), label, tolerance=1e-7)
-
-
-LAW = Exercise(
-    id="06.5",
-    title="A power law and its uncertainty",
-    signature="power_law(x, y)",
-    difficulty="some thought",
-    minutes=15,
-    right=power_law,
-    cases=law_cases,
-    exact_dtype=False,
-    mistakes=(
-        Mistake(
-            "this is a straight line through the points; a power law is one through "
-            "their logarithms",
-            gives=_straight_line,
-        ),
-        Mistake("a is e to the line's value at 0", gives=_fitting(log_a=True)),
-        Mistake(
-            "a was taken from a logarithm of another base",
-            when=lambda got, want, _: any(
-                np.allclose(got, (other, *want[1:]))
-                for other in (10 ** math.log(want[0]), math.exp(math.log10(want[0])))
-            ),
-        ),
-        Mistake(
-            "two numbers were fitted, so n - 2 residuals are free, not n",
-            gives=_fitting(freedom=0),
-        ),
-        Mistake(
-            "two numbers were fitted, so n - 2 residuals are free, not n - 1",
-            gives=_fitting(freedom=1),
-        ),
-        Mistake(
-            "this is the variance of b; its square root is asked for",
-            gives=_fitting(root=False),
-        ),
-        Mistake(
-            "this is how far the points are from the line; b's error also depends on "
-            "how far apart the points lie on the x axis",
-            gives=_fitting(of_residuals=True),
-        ),
-        Mistake(
-            "x and y have changed places",
-            gives=lambda x, y: power_law(y, x),
-        ),
-        Mistake(
-            "the exponent's sign is wrong: the law is a x^b, also when it falls",
-            gives=lambda x, y: (
-                power_law(x, y)[0],
-                -power_law(x, y)[1],
-                power_law(x, y)[2],
-            ),
-        ),
-    ),
-    hint="draw ln y over ln x with your line; then compare each of the three numbers "
-    "with the example",
+    hint="output 0 is C, 1 the learning rate, 2 the batch: compute the first that is "
+    "off on paper for the example, part by part",
 )
 
 EXERCISES = (BITS, PLAN, ADAMW, GATHER, LAW)

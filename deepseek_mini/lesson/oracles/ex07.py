@@ -1,10 +1,16 @@
-"""Lesson 07, Coder: near duplicates; the rest in `cuts` and `file_order`."""
+"""Lesson 07, Coder: near duplicates.
+
+07.1 and 07.5 are in `cuts` and `packed_cuts`, 07.2 and 07.3 in `import_paths` and
+`file_order`.
+"""
 
 import numpy as np
 
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake
-from deepseek_mini.lesson.oracles.cuts import CUT, PACKING
-from deepseek_mini.lesson.oracles.file_order import IMPORT, ORDER
+from deepseek_mini.lesson.oracles.cuts import CUT
+from deepseek_mini.lesson.oracles.file_order import ORDER
+from deepseek_mini.lesson.oracles.import_paths import IMPORT
+from deepseek_mini.lesson.oracles.packed_cuts import PACKING
 
 LESSON = "07_coder_fim"
 
@@ -13,12 +19,12 @@ LESSON = "07_coder_fim"
 PRIME = 2**31 - 1
 
 
-def similarity(a, b, factors, terms, *, smallest=min):
+def similarity(a, b, factors, terms):
     """The oracle: Python's whole numbers, one hash function after the other."""
     same = 0
     for factor, term in zip(factors.tolist(), terms.tolist()):
         first, second = (
-            smallest((factor * x + term) % PRIME for x in hashes.tolist())
+            min((factor * x + term) % PRIME for x in hashes.tolist())
             for hashes in (a, b)
         )
         same += first == second
@@ -38,6 +44,32 @@ def _jaccard(a, b, factors, terms):
 def _anywhere(a, b, factors, terms):
     first, second = _signatures(a, b, factors, terms)
     return float(np.isin(first, second).mean())
+
+
+def _with(value):
+    """Values by another formula, all at once: of factors, hashes and terms."""
+
+    def wrong(a, b, factors, terms):
+        first, second = (
+            value(factors[:, None], x, terms[:, None]).min(axis=1) for x in (a, b)
+        )
+        return float((first == second).mean())
+
+    return wrong
+
+
+def _places(a, b, factors, terms):
+    """Where in each set the smallest value is, in place of the value."""
+    tables = [(np.outer(factors, x) + terms[:, None]) % PRIME for x in (a, b)]
+    first, second = (table.argmin(axis=1) for table in tables)
+    return float((first == second).mean())
+
+
+def _of_each_hash(a, b, factors, terms):
+    """The smallest over the functions, one number for each hash."""
+    tables = [(np.outer(factors, x) + terms[:, None]) % PRIME for x in (a, b)]
+    first, second = (table.min(axis=0) for table in tables)
+    return float((first == second).mean())
 
 
 def set_cases(rng):
@@ -78,11 +110,35 @@ SIMILARITY = Exercise(
         ),
         Mistake(
             "the largest values are compared, not the smallest",
-            gives=lambda *args: similarity(*args, smallest=max),
+            gives=_with(lambda factor, x, term: -((factor * x + term) % PRIME)),
         ),
         Mistake(
-            "the terms are missing from the hash functions",
-            gives=lambda a, b, f, t: similarity(a, b, f, 0 * t),
+            "the terms change nothing here: are they in the hash functions, and under "
+            "the modulo?",
+            gives=_with(lambda factor, x, term: factor * x % PRIME),
+        ),
+        Mistake(
+            "the order of the values is that of the hashes themselves: the modulo is "
+            "missing, comes after the smallest is taken, or covers the term alone",
+            gives=_with(lambda factor, x, term: x + 0 * factor),
+        ),
+        Mistake(
+            "the modulo is not p here: p is 2^31 - 1, all of it",
+            gives=_with(lambda factor, x, term: (factor * x + term) % 2**31),
+        ),
+        Mistake(
+            "the term is multiplied by the factor as well; it comes after",
+            gives=_with(lambda factor, x, term: factor * (x + term) % PRIME),
+        ),
+        Mistake(
+            "these are the places of the smallest values, which depend on the order "
+            "of the hashes; compare the values",
+            gives=_places,
+        ),
+        Mistake(
+            "the smallest are taken over the functions: a signature has one number "
+            "for every function, not for every hash",
+            gives=_of_each_hash,
         ),
         Mistake(
             "every value of one signature is looked for anywhere in the other: compare "
@@ -105,8 +161,8 @@ SIMILARITY = Exercise(
             ),
         ),
     ),
-    hint="make the K by n table of one set's values, and print its shape before and "
-    "after taking the smallest of each row",
+    hint="print the signatures of both sets for the example, and compare them with "
+    "those by hand",
 )
 
 EXERCISES = (CUT, IMPORT, ORDER, SIMILARITY, PACKING)
