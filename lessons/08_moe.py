@@ -894,7 +894,8 @@ for n_tokens in (1, 16, 64):
 #
 # `N` counts tokens, `D` channels, `E` experts, `K` experts for a token, `I` the width
 # of an expert. Scores are a softmax over all experts, and the weights are those scores,
-# not divided by anything.
+# not divided by anything. In the exercises in PyTorch all inputs are float32, and so is
+# what you make of them.
 
 # %%
 from math import comb
@@ -921,9 +922,11 @@ setup(seed=0)
 # from all products of a token leaves its scores as they are. No two scores of a token
 # are equal.
 #
-# By hand: one token $u = (\ln 2, \ln 3)$ and three experts, $(1, 0)$, $(0, 1)$ and $(1,
+# By hand: a token $u = (\ln 2, \ln 3)$ and three experts, $(1, 0)$, $(0, 1)$ and $(1,
 # 1)$. The products are $\ln 2$, $\ln 3$ and $\ln 6$, the scores 2/11, 3/11 and 6/11.
-# With $K = 2$ the weights are 0, 3/11, 6/11.
+# With $K = 2$ the weights are 0, 3/11, 6/11. A second token $(\ln 4, -\ln 2)$ has the
+# products $\ln 4$, $-\ln 2$ and $\ln 2$, and the weights 8/13, 0, 4/13. A thousand times
+# as long, both tokens give all their weight to their best expert.
 
 # %%
 def gate(u: np.ndarray, centroids: np.ndarray, K: int) -> np.ndarray:
@@ -937,10 +940,14 @@ def gate(u: np.ndarray, centroids: np.ndarray, K: int) -> np.ndarray:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next three lines. It should print [[0. 3. 6.]]
-# u = np.log([[2.0, 3.0]])  # [N, D]
+# To try it, take away the # of the next lines. It should print
+# [[0.     0.2727 0.5455]
+#  [0.6154 0.     0.3077]]
+# [[0. 0. 1.]
+#  [1. 0. 0.]]
+# u = np.log([[2.0, 3.0], [4.0, 0.5]])  # [N, D]
 # centroids = np.array([[1.0, 0], [0, 1], [1, 1]])  # [E, D]
-# print((11 * gate(u, centroids, 2)).round(6))
+# print(gate(u, centroids, 2).round(4), gate(1000 * u, centroids, 2).round(4), sep="\n")
 check("08.1", gate)
 
 # %% [markdown]
@@ -950,7 +957,7 @@ check("08.1", gate)
 # token. Every expert is cut into `m` narrower ones, and a token gets `m` times as many.
 # Of the narrow experts `n_shared` are set aside as shared: they serve every token and
 # count among those that it gets. In how many ways can the router choose the others?
-# Return a whole number (an `int`, exact).
+# Return an `int` that is exact, however many digits it has.
 #
 # By hand: 4 experts, 2 for a token, can be chosen in 6 ways. Cut in $m = 2$: 8 experts,
 # 4 for a token, 70 ways. With one shared, the router chooses 3 of 7: 35 ways.
@@ -979,10 +986,11 @@ check("08.2", ways_to_choose)
 #
 # The gradient must reach the scores. Some experts may not be chosen at all.
 #
-# By hand: two tokens, three experts, one for a token. The scores are $(0.6, 0.3, 0.1)$
-# and $(0.5, 0.1, 0.4)$; both choose expert 0. So $f = (3, 0, 0)$, $P_0 = 0.55$ and the
-# loss is 1.65. The gradient is $f_i / N$: 1.5 for both scores of expert 0, 0 for the
-# others.
+# By hand: two tokens, five experts, two for a token. The scores are
+# $(0.4, 0.3, 0.1, 0.1, 0.1)$ and $(0.5, 0.1, 0.2, 0.1, 0.1)$; the first token chooses the
+# experts 0 and 1, the second 0 and 2. So $f = (2.5, 1.25, 1.25, 0, 0)$,
+# $P = (0.45, 0.2, 0.15, 0.1, 0.1)$ and the loss is $1.125 + 0.25 + 0.1875 = 1.5625$. The
+# gradient of every score of expert $i$ is $f_i / N$.
 
 # %%
 def balance_loss(scores: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -995,13 +1003,13 @@ def balance_loss(scores: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next five lines. It should print 1.65 and
-# [[1.5, 0.0, 0.0], [1.5, 0.0, 0.0]]
-# scores = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.1, 0.4]], requires_grad=True)
-# loss = balance_loss(scores, torch.tensor([[0], [0]]))
+# To try it, take away the # of the next lines. It should print 1.5625 and, twice,
+# [1.25, 0.625, 0.625, 0.0, 0.0]
+# scores = torch.tensor([[0.4, 0.3, 0.1, 0.1, 0.1], [0.5, 0.1, 0.2, 0.1, 0.1]])
+# scores.requires_grad = True
+# loss = balance_loss(scores, torch.tensor([[0, 1], [0, 2]]))  # chosen [N, K]
 # loss.backward()
-# print(round(loss.item(), 4), "and")
-# print(scores.grad.tolist())
+# print(round(loss.item(), 5), *scores.grad.tolist(), sep="\n")
 check("08.3", balance_loss)
 
 # %% [markdown]
@@ -1018,11 +1026,18 @@ check("08.3", balance_loss)
 # + e^{-z})$. A matrix has a row for each output, so `u @ w.T` applies it to every
 # token. The shared expert may have another width than the routed ones.
 #
-# By hand, with $D = I = 1$ and two experts, $K = 1$: let the token be 1 and the
-# products with the centroids $\ln 3$ and 0, so that the scores are 3/4 and 1/4 and
-# expert 0 is chosen. Let all $W_1$ be 20 (silu(20) is 20.000), all $W_2$ be 1, and
-# $W_3$ 1 and 5 for the experts, 2 for the shared one. Then the experts answer 20 and
-# 100, the shared one 40, and $h = 40 + \frac34 \cdot 20 = 55$.
+# By hand, with $D = 2$, $I = 1$, three experts and $K = 2$. The tokens are $(1, 0)$ and
+# $(0, 1)$, so that a token picks a column of every matrix. Let its products with the
+# centroids be $\ln 5, \ln 3, \ln 2$ for the first token and $0, \ln 2, \ln 7$ for the
+# second. The scores are 0.5, 0.3, 0.2 and 0.1, 0.2, 0.7: the first token chooses the
+# experts 0 and 1, the second 2 and 1. Let all $W_1$ be $(20\ 20)$; silu(20) is 20.000.
+# Let $W_3$ be $(1\ 1)$, $(2\ 2)$ and $(3\ 3)$, and all $W_2$ have the rows 1 and 10. Then
+# the experts answer $(20, 200)$, $(40, 400)$ and $(60, 600)$. The shared expert has the
+# same $W_1$, $W_3 = (2\ 4)$ and a $W_2$ with the rows 1 and 1, and answers $(40, 40)$ and
+# $(80, 80)$. So $h$ is
+#
+# $$(40, 40) + 0.5\, (20, 200) + 0.3\, (40, 400) = (62, 260), \qquad
+# (80, 80) + 0.7\, (60, 600) + 0.2\, (40, 400) = (130, 580).$$
 
 # %%
 def moe_layer(
@@ -1051,13 +1066,16 @@ def moe_layer(
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next six lines. It should print 55.0
-# u, centroids = torch.ones(1, 1), torch.tensor([[3.0], [1.0]]).log()  # [N, D], [E, D]
-# w1, w2 = torch.full((2, 1, 1), 20.0), torch.ones(2, 1, 1)  # [E, I, D], [E, D, I]
-# w3 = torch.tensor([1.0, 5.0]).view(2, 1, 1)  # [E, I, D]
-# shared = (torch.full((1, 1), 20.0), torch.ones(1, 1), torch.full((1, 1), 2.0))
-# h = moe_layer(u, centroids, w1, w2, w3, shared, 1)  # [N, D]
-# print(round(h.item(), 4))
+# To try it, take away the # of the next lines. It should print
+# [[ 62. 260.]
+#  [130. 580.]]
+# u, centroids = torch.eye(2), torch.tensor([[5.0, 1], [3, 2], [2, 7]]).log()
+# w1 = torch.full((3, 1, 2), 20.0)  # [E, I, D]
+# w2 = torch.tensor([[1.0], [10]]).expand(3, 2, 1)  # [E, D, I]
+# w3 = torch.tensor([[[1.0, 1]], [[2, 2]], [[3, 3]]])  # [E, I, D]
+# shared = torch.full((1, 2), 20.0), torch.ones(2, 1), torch.tensor([[2.0, 4]])
+# h = moe_layer(u, centroids, w1, w2, w3, shared, 2)  # [N, D]
+# print(h.numpy().round(3))
 check("08.4", moe_layer)
 
 # %% [markdown]
@@ -1072,11 +1090,13 @@ check("08.4", moe_layer)
 # one that nobody chose is not called at all. A token may choose the same expert twice:
 # then it is there twice.
 #
-# By hand: two tokens, 1 and 2 ($D = 1$), that choose experts 1, 0 and 1, 2, with
-# weights 0.5, 0.25 and 1, 0.5. In one row the choices are 1 0 1 2. Sorted by expert,
-# the places are 1, 0, 2, 3, their tokens 0, 0, 1, 1. If expert $i$ multiplies by
-# $10^i$, expert 0 gets [1], expert 1 gets [1, 2] and expert 2 gets [2]. The outputs are
-# $0.5 \cdot 10 + 0.25 \cdot 1 = 5.25$ and $1 \cdot 20 + 0.5 \cdot 200 = 120$.
+# By hand: three tokens, 1, 2 and 3 ($D = 1$), choose the experts 2, 0 and 1, 1 and 0,
+# 2, with the weights 0.5, 0.25 and 1, 2 and 0.5, 0.25. In one row the choices are
+# 2 0 1 1 0 2. Sorted by expert, the places are 1, 4, 2, 3, 0, 5, their tokens
+# 0, 2, 1, 1, 0, 2. If expert $i$ multiplies by $10^i$, expert 0 gets [1, 3], expert 1
+# gets [2, 2] and expert 2 gets [1, 3]. The outputs are
+# $0.5 \cdot 100 + 0.25 \cdot 1 = 50.25$, $1 \cdot 20 + 2 \cdot 20 = 60$ and
+# $0.5 \cdot 3 + 0.25 \cdot 300 = 76.5$.
 
 # %%
 def dispatch(
@@ -1094,10 +1114,10 @@ def dispatch(
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next five lines. It should print [5.25, 120.0]
-# x = torch.tensor([[1.0], [2.0]])  # [N, D]
-# chosen = torch.tensor([[1, 0], [1, 2]])  # [N, K]
-# weights = torch.tensor([[0.5, 0.25], [1.0, 0.5]])  # [N, K]
+# To try it, take away the # of the next five lines. It should print [50.25, 60.0, 76.5]
+# x = torch.tensor([[1.0], [2.0], [3.0]])  # [N, D]
+# chosen = torch.tensor([[2, 0], [1, 1], [0, 2]])  # [N, K]
+# weights = torch.tensor([[0.5, 0.25], [1.0, 2.0], [0.5, 0.25]])  # [N, K]
 # experts = [lambda x, i=i: x * 10**i for i in range(3)]
 # print(dispatch(x, chosen, weights, experts).flatten().tolist())
 check("08.5", dispatch)

@@ -732,8 +732,10 @@ for source in SOURCES:
 #
 # Four exercises on lesson 12, about an hour in all. Write your answer where a cell raises
 # `NotImplementedError`, run that cell and the one after it; `check` prints one line, and
-# a hint when something is not right yet. Every exercise has the formulas it needs and
-# none needs another one: leave out what you like.
+# a hint when something is not right yet. What your function prints appears below the
+# hint, for the inputs that failed. Every exercise has the formulas it needs and none
+# needs another one: leave out what you like. In the exercises in PyTorch all inputs are
+# float32, and so is what you make of them.
 
 # %%
 import numpy as np
@@ -775,17 +777,17 @@ check("12.1", worth)
 # %% [markdown]
 # ## 12.2 The rule
 #
-# *Some thought, 12 minutes.* `p` and `q` [V] are the probabilities that model and draft
-# give the next token. Return two arrays [V]:
+# *Some thought, 12 minutes.* In NumPy, float64: `p` and `q` [V] are the probabilities
+# that model and draft give the next token. Return two arrays [V]:
 #
 # - for every token $x$ the probability with which it is accepted *when it was drafted*:
 #   $\min(1, p(x) / q(x))$; where $q(x) = 0$ (it is never drafted) say 1;
 # - the probabilities from which a token is drawn after a rejection: $\max(0, p - q)$
 #   divided by its sum. If $p = q$ nothing is ever rejected: return `p` then.
 #
-# By hand, with $p = (0.6, 0.3, 0.1, 0)$ and $q = (0.2, 0.4, 0, 0.4)$: accepted with
-# $(1, 0.75, 1, 0)$. Above the draft are $(0.4, 0, 0.1, 0)$, so the residual is
-# $(0.8, 0, 0.2, 0)$.
+# By hand, with $p = (0.6, 0.3, 0.1, 0, 0)$ and $q = (0.2, 0.4, 0, 0.4, 0)$: accepted
+# with $(1, 0.75, 1, 0, 1)$. Above the draft are $(0.4, 0, 0.1, 0, 0)$, so the residual is
+# $(0.8, 0, 0.2, 0, 0)$.
 
 # %%
 def rule(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -800,12 +802,14 @@ def rule(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next four lines. It should print
-# [1.   0.75 1.   0.  ] [0.8 0.  0.2 0. ], and then p again: [0.6 0.3 0.1 0. ].
-# p, q = np.array([0.6, 0.3, 0.1, 0.0]), np.array([0.2, 0.4, 0.0, 0.4])  # [V]
+# To try it, take away the # of the next lines. It should print
+# [1.   0.75 1.   0.   1.  ] [0.8 0.  0.2 0.  0. ], then p again: [0.6 0.3 0.1 0.  0. ],
+# and what there is if both are p: [1. 1. 1. 1. 1.] [0.6 0.3 0.1 0.  0. ].
+# p, q = np.array([0.6, 0.3, 0.1, 0, 0]), np.array([0.2, 0.4, 0, 0.4, 0])  # [V]
 # accept, rest = rule(p, q)  # [V] each
 # print(accept, rest.round(9))
 # print((q * accept + (1 - (q * accept).sum()) * rest).round(9))
+# print(*rule(p, p))
 check("12.2", rule)
 
 # %% [markdown]
@@ -826,7 +830,10 @@ check("12.2", rule)
 # package, it is a mean over the rows that count.)
 #
 # By hand: with $T = 5$ depth 2 has three rows; row 0 predicts token 3, row 1 predicts
-# token 4, and row 2 does not count.
+# token 4, and row 2 does not count. Let there be two texts and two depths. If every row
+# that counts is sure of its token, the loss is 0. If those of depth 2 are sure of a wrong
+# token in one of the texts, with a score 20 above all others, they lose 20 nats each:
+# $\mathrm{CE}_1 = 0$, $\mathrm{CE}_2 = 10$ and $L = 5$.
 
 # %%
 def mtp_loss(logits: list[torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
@@ -841,12 +848,13 @@ def mtp_loss(logits: list[torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next four lines. It should print 0.0000 20.0000:
-# sure of the right token, then sure of the one before it.
-# tokens = torch.tensor([[0, 1, 2, 3, 4]])  # [B, T]
-# for shift in (2, 1):
-#     sure = 20 * F.one_hot((tokens[:, :-1] + shift) % 5, 5).float()  # [B, T - 1, V]
-#     print(f"{mtp_loss([sure], tokens).item():.4f}", end=" ")
+# To try it, take away the # of the next lines. It should print 0.0000 5.0000
+# tokens = torch.tensor([[0, 1, 2, 3, 4], [4, 2, 1, 0, 3]])  # [B, T]
+# first = torch.tensor([[2, 3, 4, 1], [1, 0, 3, 1]])  # [B, T - 1]: what is predicted
+# for wrong in ([0, 3, 1], [2, 2, 1]):
+#     second = torch.tensor([[3, 4, 1], wrong])  # [B, T - 2]
+#     sure = [20 * F.one_hot(said, 5).float() for said in (first, second)]
+#     print(f"{mtp_loss(sure, tokens).item():.4f}", end=" ")
 check("12.3", mtp_loss)
 
 # %% [markdown]
@@ -857,17 +865,27 @@ check("12.3", mtp_loss)
 # `embedded` [B, T, D] the embeddings of the text's tokens $t_0, \dots, t_{T-1}$. For all
 # $i = 0, \dots, T - k - 1$:
 #
-# $$h'_i = M\,[\mathrm{RMSNorm}(\mathrm{Emb}(t_{i+k}));\ \mathrm{RMSNorm}(h_i)],
-# \qquad \text{result} = \mathrm{RMSNorm}(\mathrm{block}(h')).$$
+# $$h'_i = M\,[\mathrm{RMSNorm}_e(\mathrm{Emb}(t_{i+k}));\
+# \mathrm{RMSNorm}_h(h^{k-1}_i)], \qquad
+# \text{result} = \mathrm{RMSNorm}_n(\mathrm{block}(h')).$$
 #
-# This is the released order: the embedding comes first. `w` has the matrix `eh_proj`
-# [D, 2D] and the gains [D] of the three norms: `enorm` for the embedding, `hnorm` for the
-# state, `norm` for the result. $\mathrm{RMSNorm}(x) = x / \sqrt{\mathrm{mean}(x^2) +
-# 10^{-6}} \cdot \mathrm{gain}$, the mean over the last axis. `block` is a function from
-# [B, R, D] to [B, R, D]; call it once, with all rows.
+# $[a; b]$ joins two vectors of $D$ channels to one of $2D$, the embedding's first: that
+# is the released order. `w` is a dict of four tensors. `w["eh_proj"]` [D, 2D] is $M$, a
+# row for each output, so `x @ M.T` applies it to all rows. `w["enorm"]`, `w["hnorm"]` and
+# `w["norm"]` [D] are the gains of the norms $e$ (of the embedding), $h$ (of the state)
+# and $n$ (of the result):
+#
+# $$\mathrm{RMSNorm}(x)_j = \mathrm{gain}_j \cdot
+# \frac{x_j}{\sqrt{\frac1D \sum_m x_m^2 + 10^{-6}}}.$$
+#
+# `block` is a function from [B, R, D] to [B, R, D], with its residuals inside. Its rows
+# read those before them; call it once, with all rows.
 #
 # By hand: with $T = 4$ and $k = 2$ there are three states, and two rows come out: state
-# 0 with token 2, state 1 with token 3.
+# 0 with token 2, state 1 with token 3. In the cell below $D = 2$ and $M$ has the rows
+# $(1, 0, 0, 1)$ and $(0, 2, 1, 0)$. Token 2, $(3, 0)$, has the mean square 4.5 and becomes
+# $(\sqrt2, 0)$ times its gains. Token 3, $(0.001, 0.001)$, has the mean square $10^{-6}$
+# and becomes $(1, 1) / \sqrt2$ times its gains.
 
 # %%
 def mtp_module(hidden, embedded, w, block, k):
@@ -884,14 +902,17 @@ def mtp_module(hidden, embedded, w, block, k):
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next five lines. It should print
-# [[1.4142 0.    ]
-#  [0.8165 1.1547]]
-# one = torch.ones(2)  # [D]
-# w = {"enorm": one, "hnorm": one, "norm": one, "eh_proj": torch.eye(4)[[0, 3]]}
-# text = torch.tensor([[[9.0, 9], [9, 9], [3, 0], [1, 1]]])  # [B, T, D]
-# states = torch.tensor([[[1.0, 0], [0, 2], [5, 5]]])  # [B, T - 1, D]
-# print(mtp_module(states, text, w, lambda x: x, 2)[0].numpy().round(4))
+# To try it, take away the # of the next lines (this block adds up the rows so far). It
+# should print
+# [[1.2649 6.3245]
+#  [1.2989 5.5931]]
+# w = {"enorm": torch.tensor([2.0, 1]), "hnorm": torch.tensor([1.0, 3])}  # [D] each
+# w["norm"] = torch.tensor([1.0, 10])  # [D]
+# w["eh_proj"] = torch.tensor([[1.0, 0, 0, 1], [0, 2, 1, 0]])  # [D, 2D]
+# text = torch.tensor([[[9.0, 9], [9, 9], [3, 0], [0.001, 0.001]]])  # [B, T, D]
+# states = torch.tensor([[[1.0, 0], [1, 2], [5, 5]]])  # [B, T - 1, D]
+# made = mtp_module(states, text, w, lambda x: x.cumsum(1), 2)  # [B, T - 2, D]
+# print(made[0].numpy().round(4))
 check("12.4", mtp_module)
 
 # %% [markdown]

@@ -93,7 +93,7 @@ def explain(problem: BaseException, id: str, inputs: str) -> NotAttempted | NotY
             or source.startswith("raise NotImplementedError")
         ):
             return NotAttempted()
-    message = re.sub(r"0x[0-9a-fA-F]+", "0x...", first)
+    message = re.sub(r"\b0x[0-9a-fA-F]+", "0x...", first)
     reason = type(problem).__name__ + (f": {message}" if message else "")
     if line is not None:
         shown = f": `{source}`" if source else ""

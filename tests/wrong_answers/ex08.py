@@ -93,6 +93,14 @@ def gate_unstable(u, centroids, K):
     return np.where(scores >= limit, scores, 0.0)
 
 
+def gate_one_largest_product(u, centroids, K):
+    products = u @ centroids.T
+    e = np.exp(products - products.max())
+    scores = e / e.sum(axis=1, keepdims=True)
+    limit = np.sort(scores, axis=1)[:, -K][:, None]
+    return np.where(scores >= limit, scores, 0.0)
+
+
 def gate_mean(u, centroids, K):
     return (gate(u, centroids, K) > 0) / K
 
@@ -151,6 +159,30 @@ def ways_not_cut(n_experts, n_activated, m, n_shared):
 
 def ways_times_m(n_experts, n_activated, m, n_shared):
     return m * comb(n_experts, n_activated)
+
+
+def ways_float(n_experts, n_activated, m, n_shared):
+    return float(ways(n_experts, n_activated, m, n_shared))
+
+
+def ways_by_float_factorials(n_experts, n_activated, m, n_shared):
+    n, k = m * n_experts - n_shared, m * n_activated - n_shared
+    return math.factorial(n) / math.factorial(k) / math.factorial(n - k)
+
+
+def ways_of_a_float(n_experts, n_activated, m, n_shared):
+    n, k = m * n_experts - n_shared, m * n_activated - n_shared
+    return int(math.factorial(n) / (math.factorial(k) * math.factorial(n - k)))
+
+
+def ways_by_logarithms(n_experts, n_activated, m, n_shared):
+    n, k = m * n_experts - n_shared, m * n_activated - n_shared
+    log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return round(math.exp(log))
+
+
+def ways_shared_cut(n_experts, n_activated, m, n_shared):
+    return comb(m * (n_experts - n_shared), max(0, m * (n_activated - n_shared)))
 
 
 # --- 08.3 -------------------------------------------------------------------------
@@ -256,6 +288,25 @@ def balance_no_minlength(scores, chosen):
     E = scores.shape[1]
     f = torch.bincount(chosen.flatten()) * E / chosen.numel()
     return (f * scores.mean(0)).sum()
+
+
+def balance_number(scores, chosen):
+    return balance(scores, chosen).item()
+
+
+def balance_in_float32(scores, chosen):
+    N, E = scores.shape
+    counts = F.one_hot(chosen, E).sum((0, 1)).float()
+    return E / (chosen.shape[1] * N) * (counts @ scores.mean(0))
+
+
+def balance_in_float64(scores, chosen):
+    N, E = scores.shape
+    f = torch.zeros(E, dtype=torch.float64)
+    for token in chosen:
+        for i in token:
+            f[i] += E / (chosen.shape[1] * N)
+    return (f * scores.double().mean(0)).sum()
 
 
 # --- 08.4 -------------------------------------------------------------------------
@@ -408,6 +459,59 @@ def layer_sigmoid(u, centroids, w1, w2, w3, shared, K):
     return _wrong_layer(*args, lambda s, w, i: (w, i), ffn) + ffn(u, *shared)
 
 
+def layer_into_zeros(u, centroids, w1, w2, w3, shared, K):
+    weights, chosen = (u @ centroids.T).softmax(-1).topk(K)
+    out = torch.zeros(u.shape)
+    for e in range(len(centroids)):
+        t, k = torch.where(chosen == e)
+        out[t] += weights[t, k, None] * _ffn(u[t], w1[e], w2[e], w3[e])
+    return out + _ffn(u, *shared)
+
+
+def layer_in_float64(u, centroids, w1, w2, w3, shared, K):
+    wide = [x.double() for x in (u, centroids, w1, w2, w3)]
+    return layer(*wide, [x.double() for x in shared], K)
+
+
+def layer_scores_sigmoid(u, centroids, w1, w2, w3, shared, K):
+    weights, chosen = (u @ centroids.T).sigmoid().topk(K)
+    out = _ffn(u, *shared)
+    for e in range(len(centroids)):
+        t, k = torch.where(chosen == e)
+        out[t] += weights[t, k, None] * _ffn(u[t], w1[e], w2[e], w3[e])
+    return out
+
+
+def layer_weight_inside(u, centroids, w1, w2, w3, shared, K):
+    weights, chosen = (u @ centroids.T).softmax(-1).topk(K)
+    out = _ffn(u, *shared)
+    for e in range(len(centroids)):
+        t, k = torch.where(chosen == e)
+        out[t] += _ffn(weights[t, k, None] * u[t], w1[e], w2[e], w3[e])
+    return out
+
+
+def layer_one_choice(u, centroids, w1, w2, w3, shared, K):
+    scores = (u @ centroids.T).softmax(-1)
+    out = _ffn(u, *shared)
+    for i in scores[0].topk(K).indices:
+        out = out + scores[:, i, None] * _ffn(u, w1[i], w2[i], w3[i])
+    return out
+
+
+def layer_routed_silu_on_w3(u, centroids, w1, w2, w3, shared, K):
+    return layer(u, centroids, w3, w2, w1, shared, K)
+
+
+def layer_half_shared(u, centroids, w1, w2, w3, shared, K):
+    return layer(u, centroids, w1, w2, w3, shared, K) - _ffn(u, *shared) / 2
+
+
+def layer_shared_order(u, centroids, w1, w2, w3, shared, K):
+    a, b, c = shared
+    return layer(u, centroids, w1, w2, w3, (a, c, b), K)
+
+
 # --- 08.5 -------------------------------------------------------------------------
 
 
@@ -519,6 +623,49 @@ def dispatch_no_return(x, chosen, weights, experts):
     DispatchModule()(x, chosen, weights, experts)
 
 
+def dispatch_into_zeros(x, chosen, weights, experts):
+    out = torch.zeros(x.shape)
+    for e, f in enumerate(experts):
+        token, place = torch.where(chosen == e)
+        if len(token):
+            out.index_add_(0, token, f(x[token]) * weights[token, place, None])
+    return out
+
+
+def dispatch_repeated_index(x, chosen, weights, experts):
+    out = torch.zeros_like(x)
+    for e, f in enumerate(experts):
+        token, place = torch.where(chosen == e)
+        if len(token):
+            out[token] += f(x[token]) * weights[token, place, None]
+    return out
+
+
+def dispatch_weights_summed(x, chosen, weights, experts):
+    out = torch.zeros_like(x)
+    for e, f in enumerate(experts):
+        mine = chosen == e
+        token = mine.any(1).nonzero()[:, 0]
+        if len(token):
+            out[token] += (mine * weights).sum(1)[token, None] * f(x[token])
+    return out
+
+
+def dispatch_orders_again(x, chosen, weights, experts):
+    y, order = _sorted(x, chosen, experts)
+    y = y * weights.flatten()[order, None]
+    return y[order].view(*chosen.shape, -1).sum(1)
+
+
+def dispatch_remainder(x, chosen, weights, experts):
+    order = chosen.flatten().argsort(stable=True)
+    counts = chosen.flatten().bincount(minlength=len(experts)).tolist()
+    token = order % len(x)
+    outs = [f(part) for f, part in zip(experts, x[token].split(counts)) if len(part)]
+    y = torch.cat(outs) * weights.flatten()[order, None]
+    return torch.zeros_like(x).index_add(0, token, y)
+
+
 ANSWERS = {
     "08.1": Answers(
         right=[gate, gate_by_loop],
@@ -532,6 +679,7 @@ ANSWERS = {
             Wrong(gate_products, "before the softmax"),
             Wrong(gate_masks_with_zero, "the power e^0"),
             Wrong(gate_unstable, "largest product first"),
+            Wrong(gate_one_largest_product, "largest one of its own"),
             Wrong(gate_mean, "have the same weight"),
             Wrong(gate_of_ones, "zeros and ones"),
             Wrong(gate_short, "give every expert a column"),
@@ -549,10 +697,15 @@ ANSWERS = {
             Wrong(ways_same_k, "only the experts are cut"),
             Wrong(ways_not_cut, "are not cut"),
             Wrong(ways_times_m, "multiplied by m"),
+            Wrong(ways_float, "should be an int"),
+            Wrong(ways_by_float_factorials, "should be an int"),
+            Wrong(ways_of_a_float, "stay with whole numbers"),
+            Wrong(ways_by_logarithms, "stay with whole numbers"),
+            Wrong(ways_shared_cut, "n_shared counts narrow ones"),
         ],
     ),
     "08.3": Answers(
-        right=[balance, balance_with_a_mask],
+        right=[balance, balance_with_a_mask, balance_in_float32, balance_in_float64],
         wrong=[
             Wrong(balance_per_token, "each makes K choices"),
             Wrong(balance_without_e, "a factor E is missing"),
@@ -568,11 +721,12 @@ ANSWERS = {
             Wrong(balance_no_gradient, "no gradient reaches the scores"),
             Wrong(balance_under_no_grad, "no gradient reaches the scores"),
             Wrong(balance_soft_gradient, "its gradient is not"),
-            Wrong(balance_no_minlength, "RuntimeError"),
+            Wrong(balance_no_minlength, "an expert that nobody chose has f = 0"),
+            Wrong(balance_number, "leave them away"),
         ],
     ),
     "08.4": Answers(
-        right=[layer, layer_dense, layer_by_tokens],
+        right=[layer, layer_dense, layer_by_tokens, layer_into_zeros, layer_in_float64],
         wrong=[
             Wrong(layer_renormalised, "add up to 1"),
             Wrong(layer_over_chosen, "add up to 1"),
@@ -590,10 +744,16 @@ ANSWERS = {
             Wrong(layer_with_residual, "the residual is added"),
             Wrong(layer_no_silu, "the silu is missing"),
             Wrong(layer_sigmoid, "not a sigmoid"),
+            Wrong(layer_scores_sigmoid, "the gate's scores are sigmoids"),
+            Wrong(layer_weight_inside, "belongs to the output"),
+            Wrong(layer_one_choice, "experts of the first"),
+            Wrong(layer_routed_silu_on_w3, "wrong branch of the routed experts"),
+            Wrong(layer_half_shared, "its weight is 1"),
+            Wrong(layer_shared_order, "w1, w2, w3 in this order"),
         ],
     ),
     "08.5": Answers(
-        right=[dispatch, dispatch_with_a_loop],
+        right=[dispatch, dispatch_with_a_loop, dispatch_into_zeros],
         wrong=[
             Wrong(dispatch_still_sorted, "still sorted by expert"),
             Wrong(dispatch_sorted_rows_added, "still sorted by expert"),
@@ -607,6 +767,10 @@ ANSWERS = {
             Wrong(dispatch_token_by_token, "call it once"),
             Wrong(dispatch_calls_idle, "but it was called"),
             Wrong(dispatch_no_return, "return"),
+            Wrong(dispatch_repeated_index, "the last place of a repeated t wins"),
+            Wrong(dispatch_weights_summed, "among its inputs twice"),
+            Wrong(dispatch_orders_again, "a second time"),
+            Wrong(dispatch_remainder, "place // K"),
         ],
     ),
 }

@@ -61,6 +61,39 @@ def worth_divides_by_zero(p, D, c):
     return tokens, tokens / (1 + D * c)
 
 
+def worth_as_a_list(p, D, c):
+    return list(worth(p, D, c))
+
+
+def worth_as_an_array(p, D, c):
+    return np.array(worth(p, D, c))
+
+
+def worth_accepted_cost(p, D, c):
+    tokens = sum(p**k for k in range(D + 1))
+    return tokens, tokens / (1 + c * (tokens - 1))
+
+
+def worth_until_refused(p, D, c):
+    tokens = sum(p**k for k in range(D + 1))
+    return tokens, tokens / (1 + c * sum(p**k for k in range(D)))
+
+
+def worth_compound(p, D, c):
+    tokens = sum(p**k for k in range(D + 1))
+    return tokens, tokens / (1 + c) ** D
+
+
+def worth_upside_down(p, D, c):
+    tokens = sum(p**k for k in range(D + 1))
+    return tokens, (1 + D * c) / tokens
+
+
+def worth_other_time(p, D, c):
+    tokens = sum(p**k for k in range(D + 1))
+    return tokens, tokens / (1 + (D + 1) * c)
+
+
 # --- 12.2 -------------------------------------------------------------------------
 
 
@@ -132,6 +165,34 @@ def rule_reversed(p, q):
 def rule_absolute(p, q):
     rest = np.abs(p - q)
     return rule(p, q)[0], rest / rest.sum() if rest.any() else p
+
+
+def rule_of_whole_numbers(p, q):
+    accept = np.array([min(1, x / y) if y > 0 else 1 for x, y in zip(p, q)])
+    rest = np.array([max(0, x - y) for x, y in zip(p, q)])
+    return accept, rest / rest.sum() if rest.sum() else p
+
+
+def rule_with_epsilon_where_drafted(p, q):
+    return np.where(q == 0, 1, np.minimum(1, p / (q + 1e-12))), rule(p, q)[1]
+
+
+def rule_epsilon(p, q):
+    rest = np.maximum(0, p - q)
+    return np.minimum(1, p / (q + 1e-12)), rest / rest.sum() if rest.any() else p
+
+
+def rule_tiny_q(p, q):
+    return np.minimum(1, p / np.maximum(q, 1e-300)), rule(p, q)[1]
+
+
+def rule_equal_zeros(p, q):
+    rest = np.maximum(0, p - q)
+    return rule(p, q)[0], rest / max(rest.sum(), 1e-30)
+
+
+def rule_never_drafted_zero(p, q):
+    return np.where(q == 0, 0.0, rule(p, q)[0]), rule(p, q)[1]
 
 
 # --- 12.3 -------------------------------------------------------------------------
@@ -220,6 +281,50 @@ def loss_first_depth(logits, tokens):
     return loss(logits[:1], tokens)
 
 
+def loss_rolled(logits, tokens):
+    losses = []
+    for k, at_k in enumerate(logits, start=1):
+        targets = tokens.roll(-k - 1, 1)[:, : at_k.shape[1]]
+        losses.append(F.cross_entropy(at_k.flatten(0, 1), targets.flatten()))
+    return torch.stack(losses).mean()
+
+
+def loss_padded(logits, tokens):
+    losses = []
+    for k, at_k in enumerate(logits, start=1):
+        targets = F.pad(tokens[:, k + 1 :], (0, 1))
+        losses.append(F.cross_entropy(at_k.flatten(0, 1), targets.flatten()))
+    return torch.stack(losses).mean()
+
+
+def loss_first_text(logits, tokens):
+    losses = []
+    for k, at_k in enumerate(logits, start=1):
+        losses.append(F.cross_entropy(at_k[0, :-1], tokens[0, k + 1 :]))
+    return torch.stack(losses).mean()
+
+
+def loss_reshaped(logits, tokens):
+    losses = []
+    for k, at_k in enumerate(logits, start=1):
+        B, _, V = at_k.shape
+        rows = at_k[:, :-1].reshape(B, V, -1)
+        losses.append(F.cross_entropy(rows, tokens[:, k + 1 :]))
+    return torch.stack(losses).mean()
+
+
+def loss_number(logits, tokens):
+    return loss(logits, tokens).item()
+
+
+def loss_in_bits(logits, tokens):
+    return loss(logits, tokens) / np.log(2)
+
+
+def loss_in_float64(logits, tokens):
+    return loss([x.double() for x in logits], tokens)
+
+
 # --- 12.4 -------------------------------------------------------------------------
 
 
@@ -304,9 +409,83 @@ def module_one_row_more(hidden, embedded, w, block, k):
     return _norm(block(torch.cat([e, h], -1) @ w["eh_proj"].T), w["norm"])
 
 
+def module_in_float64(hidden, embedded, w, block, k):
+    w = {name: x.double() for name, x in w.items()}
+    return module(hidden.double(), embedded.double(), w, block, k)
+
+
+def _module_with(norm, hidden, embedded, w, block, k):
+    e = norm(embedded[:, k:], w["enorm"])
+    h = norm(hidden[:, :-1], w["hnorm"])
+    return norm(block(torch.cat([e, h], -1) @ w["eh_proj"].T), w["norm"])
+
+
+def module_no_epsilon(*args):
+    return _module_with(
+        lambda x, g: x / x.pow(2).mean(-1, keepdim=True).sqrt() * g, *args
+    )
+
+
+def module_large_epsilon(*args):
+    return _module_with(lambda x, g: F.rms_norm(x, g.shape, g, 1e-5), *args)
+
+
+def module_default_epsilon(*args):
+    return _module_with(lambda x, g: F.rms_norm(x, g.shape, g), *args)
+
+
+def module_epsilon_outside(*args):
+    return _module_with(
+        lambda x, g: x / (x.pow(2).mean(-1, keepdim=True).sqrt() + 1e-6) * g, *args
+    )
+
+
+def module_no_gains(*args):
+    return _module_with(lambda x, g: F.rms_norm(x, g.shape, eps=1e-6), *args)
+
+
+def module_mean_of_all(*args):
+    return _module_with(lambda x, g: x / (x.pow(2).mean() + 1e-6).sqrt() * g, *args)
+
+
+def module_deviation(*args):
+    return _module_with(lambda x, g: x / x.std(-1, keepdim=True) * g, *args)
+
+
+def module_layer_norm(*args):
+    return _module_with(lambda x, g: F.layer_norm(x, g.shape, g, None, 1e-6), *args)
+
+
+def module_length(*args):
+    return _module_with(lambda x, g: x / x.norm(dim=-1, keepdim=True) * g, *args)
+
+
+def module_row_by_row(hidden, embedded, w, block, k):
+    def each_row(x):
+        return torch.cat([block(row) for row in x.split(1, dim=1)], dim=1)
+
+    return module(hidden, embedded, w, each_row, k)
+
+
+def module_residual(hidden, embedded, w, block, k):
+    return module(hidden, embedded, w, lambda x: x + block(x), k)
+
+
+def module_not_transposed(hidden, embedded, w, block, k):
+    e = _norm(embedded[:, k:], w["enorm"])
+    h = _norm(hidden[:, :-1], w["hnorm"])
+    return _norm(block(torch.cat([e, h], -1) @ w["eh_proj"]), w["norm"])
+
+
+def module_attributes(hidden, embedded, w, block, k):
+    e = _norm(embedded[:, k:], w.enorm)
+    h = _norm(hidden[:, :-1], w.hnorm)
+    return _norm(block(torch.cat([e, h], -1) @ w.eh_proj.T), w.norm)
+
+
 ANSWERS = {
     "12.1": Answers(
-        right=[worth, worth_by_numpy, worth_by_recursion],
+        right=[worth, worth_by_numpy, worth_by_recursion, worth_as_a_list],
         wrong=[
             Wrong(worth_independent, "only if all before it were accepted"),
             Wrong(worth_without_own_token, "own token is missing"),
@@ -315,10 +494,21 @@ ANSWERS = {
             Wrong(worth_one_cost, "every one of the D drafts takes c"),
             Wrong(worth_free, "time of the drafts is missing"),
             Wrong(worth_divides_by_zero, "p = 1 divides by zero"),
+            Wrong(worth_as_an_array, "one array"),
+            Wrong(worth_accepted_cost, "a draft that is refused was made"),
+            Wrong(worth_until_refused, "before the pass looks at the first"),
+            Wrong(worth_compound, "added up"),
+            Wrong(worth_upside_down, "upside down"),
+            Wrong(worth_other_time, "the tokens are right; the speed is not"),
         ],
     ),
     "12.2": Answers(
-        right=[rule, rule_by_loop],
+        right=[
+            rule,
+            rule_by_loop,
+            rule_of_whole_numbers,
+            rule_with_epsilon_where_drafted,
+        ],
         wrong=[
             Wrong(rule_never_rejects, "every draft is accepted"),
             Wrong(rule_accepts_by_p, "probability p alone"),
@@ -331,10 +521,14 @@ ANSWERS = {
             Wrong(rule_not_clamped, "negative where the draft"),
             Wrong(rule_reversed, "turn it round"),
             Wrong(rule_absolute, "belongs to nobody"),
+            Wrong(rule_epsilon, "never drafted"),
+            Wrong(rule_tiny_q, "never drafted"),
+            Wrong(rule_equal_zeros, "what to return then"),
+            Wrong(rule_never_drafted_zero, "never drafted"),
         ],
     ),
     "12.3": Answers(
-        right=[loss, loss_by_mask, loss_by_log_softmax],
+        right=[loss, loss_by_mask, loss_by_log_softmax, loss_in_float64],
         wrong=[
             Wrong(loss_told_token, "one too early"),
             Wrong(loss_of_depth_one, "targets of depth 1"),
@@ -345,10 +539,16 @@ ANSWERS = {
             Wrong(loss_added, "asked for is their mean"),
             Wrong(loss_over_rows, "counts more"),
             Wrong(loss_first_depth, "only the first depth"),
+            Wrong(loss_rolled, "the token that it predicts is not there"),
+            Wrong(loss_padded, "the token that it predicts is not there"),
+            Wrong(loss_first_text, "only the first text"),
+            Wrong(loss_reshaped, "axes should be swapped"),
+            Wrong(loss_number, "leave them away"),
+            Wrong(loss_in_bits, "these are bits"),
         ],
     ),
     "12.4": Answers(
-        right=[module, module_two_products],
+        right=[module, module_two_products, module_in_float64],
         wrong=[
             Wrong(module_paper_order, "other way round"),
             Wrong(module_blind, "nothing is read of the next token"),
@@ -360,6 +560,19 @@ ANSWERS = {
             Wrong(module_no_last_norm, "norm of the result"),
             Wrong(module_no_block, "the block is missing"),
             Wrong(module_one_row_more, "one row too many"),
+            Wrong(module_no_epsilon, "what stands under the root"),
+            Wrong(module_large_epsilon, "what stands under the root"),
+            Wrong(module_default_epsilon, "what stands under the root"),
+            Wrong(module_epsilon_outside, "what outside it"),
+            Wrong(module_no_gains, "the gains of the norms are missing"),
+            Wrong(module_mean_of_all, "over all axes"),
+            Wrong(module_deviation, "a standard deviation"),
+            Wrong(module_layer_norm, "a standard deviation"),
+            Wrong(module_length, "not of a sum"),
+            Wrong(module_row_by_row, "block was called"),
+            Wrong(module_residual, "once more"),
+            Wrong(module_not_transposed, "a row for each of its D outputs"),
+            Wrong(module_attributes, "w is a dict"),
         ],
     ),
 }

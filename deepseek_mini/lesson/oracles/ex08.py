@@ -1,8 +1,7 @@
 """Lesson 08, mixture of experts: the oracles go token by token, in Python floats.
 
 The lesson sorts whole arrays and scatters. Here a token's experts are ranked one by
-one. Balance loss (08.3), layer (08.4) and sorted path (08.5) have modules of their
-own.
+one. The exercises after the gate have modules of their own.
 """
 
 import math
@@ -12,6 +11,7 @@ import numpy as np
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, array
 from deepseek_mini.lesson.oracles.expert_balance import BALANCE
 from deepseek_mini.lesson.oracles.expert_dispatch import DISPATCH
+from deepseek_mini.lesson.oracles.expert_ways import WAYS
 from deepseek_mini.lesson.oracles.moe_layer import LAYER
 
 LESSON = "08_moe"
@@ -68,12 +68,24 @@ def _from_zeroed(u, centroids, K):
     return scores / scores.sum(axis=1, keepdims=True)
 
 
-def _overflown(got, want, args):
-    """NaN, or tokens without any weight, where products are large."""
+def _lost(got, want, args):
+    """Of each token, whether it has NaN or no weight; None if products are small."""
     if not isinstance(got, np.ndarray) or got.shape != want.shape:
+        return None
+    lost = ~(np.nan_to_num(got) > 0).any(axis=1) | np.isnan(got).any(axis=1)
+    return lost if lost.any() and abs(args[0]).max() > 20 else None
+
+
+def _underflown(got, want, args):
+    """The token with the largest product of all is right, and some are lost."""
+    lost = _lost(got, want, args)
+    if lost is None:
         return False
-    lost = ~(np.nan_to_num(got) > 0).any(axis=1)
-    return bool((lost | np.isnan(got).any(axis=1)).any() and abs(args[0]).max() > 20)
+    return not lost[(args[0] @ args[1].T).max(axis=1).argmax()]
+
+
+def _overflown(got, want, args):
+    return _lost(got, want, args) is not None and not _underflown(got, want, args)
 
 
 def gate_cases(rng):
@@ -104,6 +116,12 @@ GATE = Exercise(
             "e to a large product is infinite, and infinity divided by "
             "infinity is no number; subtract the token's largest product first",
             when=_overflown,
+        ),
+        Mistake(
+            "e to a very negative number is 0, and tokens have lost all their weights: "
+            "one largest product was subtracted from all tokens, but each token has a "
+            "largest one of its own",
+            when=_underflown,
         ),
         Mistake(
             "the weights of a token add up to 1: they are the chosen scores as they "
@@ -155,79 +173,6 @@ GATE = Exercise(
     ),
     hint="print the scores of one token: over all experts they add up to 1; then which "
     "of them are left, and whether those have changed",
-)
-
-# --- 08.2 -------------------------------------------------------------------------
-
-
-def ways_to_choose(n_experts, n_activated, m, n_shared):
-    """The oracle: factors one by one, each division exact."""
-    n, k, ways = m * n_experts - n_shared, m * n_activated - n_shared, 1
-    for i in range(k):
-        ways = ways * (n - i) // (i + 1)
-    return ways
-
-
-def ways_cases(rng):
-    n = int(rng.integers(5, 9))
-    yield Case((n, 2, 1, 0))
-    yield Case((n, 3, 2, 0))
-    yield Case((n, 2, 3, 1))
-    yield Case((int(rng.integers(9, 12)), 2, 3, 2))
-    yield Case((16, 2, 4, int(rng.integers(1, 3))))
-
-
-WAYS = Exercise(
-    id="08.2",
-    title="Ways to choose",
-    signature="ways_to_choose(n_experts, n_activated, m, n_shared)",
-    difficulty="one line",
-    minutes=8,
-    right=ways_to_choose,
-    cases=ways_cases,
-    mistakes=(
-        Mistake(
-            "the order counts here: choosing experts 3 and 5 is the same as choosing 5 "
-            "and 3",
-            gives=lambda E, K, m, s: math.perm(m * E - s, m * K - s),
-        ),
-        Mistake(
-            "the shared experts are still among those to choose from and to be chosen: "
-            "they serve every token, so there is nothing to choose",
-            gives=lambda E, K, m, s: math.comb(m * E, m * K),
-        ),
-        Mistake(
-            "a token's shared experts count among those that it gets, so the router "
-            "has fewer to choose",
-            gives=lambda E, K, m, s: math.comb(m * E - s, m * K),
-        ),
-        Mistake(
-            "the shared experts are none of those that the router can choose from",
-            gives=lambda E, K, m, s: math.comb(m * E, m * K - s),
-        ),
-        Mistake(
-            "the shared experts come on top here: they are some of the narrow experts "
-            "there are, not more of them",
-            gives=lambda E, K, m, s: math.comb(m * E + s, m * K + s),
-        ),
-        Mistake(
-            "only the experts are cut: a token gets m times as many of them",
-            gives=lambda E, K, m, s: math.comb(m * E - s, K - s),
-        ),
-        Mistake(
-            "the experts are not cut: m does not appear",
-            gives=lambda E, K, m, s: math.comb(E - s, K - s),
-        ),
-        Mistake(
-            "the ways of whole experts were multiplied by m, or raised to it: count "
-            "the narrow experts, and choose among all of them",
-            when=lambda got, want, a: (
-                got in (a[2] * math.comb(a[0], a[1]), math.comb(a[0], a[1]) ** a[2])
-            ),
-        ),
-    ),
-    hint="write down how many narrow experts the router sees, and how many of them a "
-    "token gets by choice; then count sets",
 )
 
 EXERCISES = (GATE, WAYS, BALANCE, LAYER, DISPATCH)

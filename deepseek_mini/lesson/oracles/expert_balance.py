@@ -1,6 +1,8 @@
 """Exercise 08.3, the balance loss: the oracle counts expert by expert, in float64.
 
-The value is judged as always, then the gradient: counts have none, scores have f / N.
+The inputs are float32, as a tensor is that says nothing else, so that torch.zeros and
+.float() go with them; what a learner computes in float64 passes as well. The value is
+judged as always, then the gradient: counts have none, scores have f / N.
 """
 
 from dataclasses import replace
@@ -12,8 +14,9 @@ from deepseek_mini.lesson.compare import difference
 from deepseek_mini.lesson.explain import NotYet
 from deepseek_mini.lesson.judge import call, judge_exercise
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake
+from deepseek_mini.lesson.oracles.returned import NUMBER
 
-TOLERANCE = 1e-5  # a count divided by a count is float32 in torch
+TOLERANCE = 1e-5
 
 
 def balance_loss(scores, chosen, *, counted=None, over=None, share=None, factor=None):
@@ -50,12 +53,12 @@ def _loads_twice(scores, chosen):
 
 
 def balance_cases(rng):
-    for N, E, K, dtype, label in (
-        (11, 6, 2, torch.float64, "two of six experts"),
-        (1, 5, 3, torch.float64, "one token"),
-        (9, 4, 1, torch.float32, "one expert for a token"),
-        (5, 12, 2, torch.float64, "experts that nobody chose"),
-        (13, 7, 3, torch.float32, "three of seven experts"),
+    for N, E, K, label in (
+        (11, 6, 2, "two of six experts"),
+        (1, 5, 3, "one token"),
+        (9, 4, 1, "one expert for a token"),
+        (5, 12, 2, "experts that nobody chose"),
+        (13, 7, 3, "three of seven experts"),
     ):
         logits = rng.standard_normal((N, E)) * 1.5 + rng.standard_normal(E)
         if "nobody" in label:
@@ -63,7 +66,7 @@ def balance_cases(rng):
         scores = torch.from_numpy(logits).softmax(-1)
         chosen = scores.topk(K).indices
         said = f"{label}: scores [{N}, {E}], chosen [{N}, {K}]"
-        yield Case((scores.to(dtype), chosen), said, TOLERANCE)
+        yield Case((scores.float(), chosen), said, TOLERANCE)
 
 
 def judge_balance(theirs, rng):
@@ -84,7 +87,7 @@ def judge_balance(theirs, rng):
         f = torch.stack([(chosen == i).sum() for i in range(E)]) * E / chosen.numel()
         grad = torch.zeros_like(scores) if grad is None else grad
         want = (f / N).to(scores.dtype).expand(N, E).clone()
-        diff = difference(grad, want, TOLERANCE)
+        diff = difference(grad, want, TOLERANCE, exact_dtype=False)
         if diff is not None:
             raise NotYet(
                 f"the value is right, but its gradient is not: {diff.reason} "
@@ -102,6 +105,7 @@ BALANCE = Exercise(
     right=balance_loss,
     cases=balance_cases,
     judge=judge_balance,
+    exact_dtype=False,
     mistakes=(
         Mistake(
             "the load is divided by the number of tokens, but each makes K choices: "
@@ -150,6 +154,13 @@ BALANCE = Exercise(
             when=lambda got, want, args: (
                 np.shape(got) == (args[0].shape[1],) and want.ndim == 0
             ),
+        ),
+        NUMBER,
+        Mistake(
+            "one of the two may have fewer places than there are experts: a count "
+            "that ends at the highest number chosen has none for those after it, and "
+            "an expert that nobody chose has f = 0",
+            raises="must match the size of tensor|inconsistent tensor size",
         ),
     ),
     hint="print f and P: the f of all experts have the mean 1, and the P of all "

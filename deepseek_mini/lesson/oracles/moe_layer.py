@@ -1,5 +1,5 @@
 """Exercise 08.4, the whole MoE layer: the oracle takes one token and one expert at a
-time, in float64.
+time, in float64. The inputs are float32; a result in another dtype passes as well.
 """
 
 import math
@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, tensor
+from deepseek_mini.lesson.oracles.returned import wrong_product
 
 
 def _silu(z):
@@ -25,16 +26,21 @@ def moe_layer(u, centroids, w1, w2, w3, shared, K, **mistake):
     rows, centroids, w1, w2, w3 = wide
     shared, out = [x.double() for x in shared], torch.zeros_like(rows)
     ffn, by_shared = mistake.get("ffn", _ffn), mistake.get("by_shared", lambda y, w: y)
+    shared_ffn = mistake.get("shared_ffn", ffn)
+    affinity, inside = mistake.get("affinity"), mistake.get("inside")
     for t, x in enumerate(rows):
         products = [float(torch.dot(e, x)) for e in centroids]
         top = max(products)
         powers = [math.exp(p - top) for p in products]
         scores = [p / math.fsum(powers) for p in powers]
+        if affinity:
+            scores = [affinity(p) for p in products]
         best = sorted(range(len(scores)), key=scores.__getitem__)[-K:]
         weights = mistake.get("weights", lambda s, best: [s[i] for i in best])
         for i, g in zip(mistake.get("who", lambda b: b)(best), weights(scores, best)):
-            out[t] += g * ffn(x, w1[i], w2[i], w3[i])
-        out[t] += by_shared(ffn(x, *shared), [scores[i] for i in best])
+            y = ffn(g * x if inside else x, w1[i], w2[i], w3[i])
+            out[t] += y if inside else g * y
+        out[t] += by_shared(shared_ffn(x, *shared), [scores[i] for i in best])
         out[t] += mistake.get("residual", 0) * x
     return out.to(u.dtype)
 
@@ -65,6 +71,16 @@ def _places_for_experts(u, centroids, w1, w2, w3, shared, K):
     return out
 
 
+def _one_choice(u, centroids, w1, w2, w3, shared, K):
+    """Every token goes to the experts of the first, with its own scores."""
+    scores = (u @ centroids.T).softmax(-1)
+    out = torch.stack([_ffn(x, *shared) for x in u])
+    for i in scores[0].topk(K).indices:
+        for t, x in enumerate(u):
+            out[t] += scores[t, i] * _ffn(x, w1[i], w2[i], w3[i])
+    return out
+
+
 def _over_tokens(u, centroids, w1, w2, w3, shared, K):
     weights, chosen = (u @ centroids.T).softmax(0).topk(K)
     out = torch.stack([_ffn(x, *shared) for x in u])
@@ -75,16 +91,17 @@ def _over_tokens(u, centroids, w1, w2, w3, shared, K):
 
 
 def layer_cases(rng):
-    for N, D, E, width, J, K, dtype, strided, label in (
-        (6, 5, 4, 3, 7, 2, torch.float64, False, "two of four experts"),
-        (1, 4, 6, 2, 3, 3, torch.float64, False, "one token, so that experts are idle"),
-        (7, 6, 5, 4, 4, 1, torch.float32, False, "one expert for a token"),
-        (5, 4, 3, 6, 2, 3, torch.float64, False, "all experts for a token"),
-        (9, 6, 7, 3, 5, 4, torch.float64, True, "tensors that are not contiguous"),
+    for N, D, E, width, J, K, strided, label in (
+        (6, 5, 4, 3, 7, 2, False, "two of four experts"),
+        (1, 4, 6, 2, 3, 3, False, "one token, so that experts are idle"),
+        (7, 6, 5, 4, 4, 1, False, "one expert for a token"),
+        (5, 4, 3, 6, 2, 3, False, "all experts for a token"),
+        (9, 6, 7, 3, 5, 4, True, "tensors that are not contiguous"),
     ):
 
         def draw(*shape, scale=1.0):
-            return tensor(rng, *shape, dtype=dtype, strided=strided) * scale  # noqa: B023
+            made = tensor(rng, *shape, dtype=torch.float32, strided=strided)  # noqa: B023
+            return made * scale
 
         u, centroids = draw(N, D), draw(E, D, scale=0.7)
         w1, w2, w3 = draw(E, width, D), draw(E, D, width), draw(E, width, D)
@@ -101,6 +118,7 @@ LAYER = Exercise(
     minutes=20,
     right=moe_layer,
     cases=layer_cases,
+    exact_dtype=False,
     mistakes=(
         Mistake(
             "the weights of a token's experts add up to 1: they are the chosen scores "
@@ -157,7 +175,37 @@ LAYER = Exercise(
             gives=_over_tokens,
         ),
         Mistake(
+            "all tokens go to the experts of the first: each has a choice of its own",
+            gives=_one_choice,
+        ),
+        Mistake(
+            "the gate's scores are sigmoids, one expert by itself: a softmax makes the "
+            "experts compete",
+            gives=_laying(affinity=lambda p: 1 / (1 + math.exp(-p))),
+        ),
+        Mistake(
+            "the weight is multiplied into an expert's input: it belongs to the output",
+            gives=_laying(inside=True),
+        ),
+        Mistake(
+            "the shared expert is counted with a factor: its weight is 1",
+            gives=_laying(by_shared=lambda y, w: y / 2),
+        ),
+        Mistake(
             "silu is on the wrong branch: it belongs to W1", gives=_laying(ffn=_swapped)
+        ),
+        Mistake(
+            "silu is on the wrong branch of the routed experts: it belongs to W1",
+            gives=_laying(ffn=_swapped, shared_ffn=_ffn),
+        ),
+        Mistake(
+            "silu is on the wrong branch of the shared expert: it belongs to W1",
+            gives=_laying(shared_ffn=_swapped),
+        ),
+        wrong_product(
+            "print the shapes of the two that are multiplied: a matrix has a row for "
+            "each output, and which of the three leads back to D channels? `shared` "
+            "has w1, w2, w3 in this order"
         ),
         Mistake(
             "the silu is missing",

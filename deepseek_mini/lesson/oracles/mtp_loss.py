@@ -3,8 +3,10 @@
 import math
 
 import torch
+from torch.nn import functional as F
 
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, tensor
+from deepseek_mini.lesson.oracles.returned import NUMBER
 
 
 def _nats(row, target):
@@ -28,14 +30,14 @@ def mtp_loss(logits, tokens):
 
 
 def loss_cases(rng):
-    for B, T, V, depth, dtype, label in (
-        (2, 7, 5, 2, torch.float64, "two depths"),
-        (1, 6, 4, 1, torch.float32, "one depth, a batch of one"),
-        (3, 6, 7, 3, torch.float64, "three depths"),
-        (2, 3, 5, 1, torch.float64, "one row that counts"),
+    for B, T, V, depth, label in (
+        (2, 7, 5, 2, "two depths"),
+        (1, 6, 4, 1, "one depth, a batch of one"),
+        (3, 6, 7, 3, "three depths"),
+        (2, 3, 5, 1, "one row that counts"),
     ):
-        depths = range(1, depth + 1)
-        logits = [2 * tensor(rng, B, T - k, V, dtype=dtype) for k in depths]
+        rows = [T - k for k in range(1, depth + 1)]
+        logits = [2 * tensor(rng, B, n, V, dtype=torch.float32) for n in rows]
         tokens = torch.from_numpy(rng.integers(0, V, (B, T)))
         said = f"{label}: B = {B}, T = {T}, V = {V}, D = {depth}"
         yield Case((logits, tokens), said)
@@ -58,6 +60,26 @@ def _by_depth(rows, targets, join=lambda x: torch.stack(x).mean()):
         return join(losses)
 
     return wrong
+
+
+def _past_the_end(fill):
+    """All rows count; what the last has for a target is fill(tokens)."""
+
+    def targets(tokens, k, T):
+        return torch.cat((tokens[:, k + 1 :], fill(tokens)[:, None]), dim=1)
+
+    return _by_depth(lambda x, k, T: x, targets)
+
+
+def _reshaped(logits, tokens):
+    """[B, V, R] by reshape, where the axes should be swapped."""
+    B, T = tokens.shape
+    nats = []
+    for k, at_k in enumerate(logits, start=1):
+        kept = at_k[:, : T - k - 1]
+        swapped = kept.reshape(B, at_k.shape[2], -1)
+        nats.append(F.cross_entropy(swapped, tokens[:, k + 1 :]))
+    return torch.stack(nats).mean()
 
 
 def _exact_rows(x, k, T):
@@ -89,6 +111,7 @@ LOSS = Exercise(
     minutes=15,
     right=mtp_loss,
     cases=loss_cases,
+    exact_dtype=False,
     mistakes=(
         Mistake(
             "row i predicts the token that it was told, i + k, and the last row counts "
@@ -136,6 +159,32 @@ LOSS = Exercise(
             "only the first depth is counted",
             gives=_by_depth(_exact_rows, lambda t, k, T: t[:, k + 1 :], lambda x: x[0]),
         ),
+        Mistake(
+            "only the first text of the batch is counted",
+            gives=lambda logits, tokens: mtp_loss([x[:1] for x in logits], tokens[:1]),
+        ),
+        *(
+            Mistake(
+                "the last row of each depth is counted too: the token that it "
+                "predicts is not there, whatever is put in its place",
+                gives=_past_the_end(fill),
+            )
+            for fill in (
+                lambda tokens: tokens[:, 0],  # rolled round
+                lambda tokens: 0 * tokens[:, 0],
+                lambda tokens: tokens[:, -1],
+            )
+        ),
+        Mistake(
+            "the logits are reshaped where axes should be swapped: reshape keeps the "
+            "numbers in their order",
+            gives=_reshaped,
+        ),
+        Mistake(
+            "these are bits: the natural logarithm makes nats",
+            gives=lambda *args: mtp_loss(*args) / math.log(2),
+        ),
+        NUMBER,
     ),
     hint="take one depth and one text, write down for each row which token it "
     "predicts, and compute that depth's mean alone",

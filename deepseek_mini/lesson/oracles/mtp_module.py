@@ -1,8 +1,18 @@
-"""Exercise 12.4, the MTP module: the oracle takes one row at a time, in float64."""
+"""Exercise 12.4, the MTP module: the oracle takes one row at a time, in float64.
+
+The inputs are float32; a result in another dtype passes as well. Norms that are not
+quite RMSNorm are computed over whole tensors.
+"""
+
+from dataclasses import replace
 
 import torch
 
+from deepseek_mini.lesson.explain import NotYet
+from deepseek_mini.lesson.judge import judge_exercise
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, tensor
+from deepseek_mini.lesson.oracles.other_norms import OTHER_NORMS
+from deepseek_mini.lesson.oracles.returned import wrong_product
 
 NORMS = ("enorm", "hnorm", "norm")
 
@@ -55,30 +65,57 @@ def oracle(
     return x.to(embedded.dtype)
 
 
-def _block_of(matrix):
-    """A causal stand-in for a block: every row also reads the mean of those so far."""
+class Block:
+    """A causal stand-in for a block: every row also reads the mean of those so far.
 
-    def block(x):
+    It counts its calls.
+    """
+
+    def __init__(self, matrix):
+        self.matrix, self.calls = matrix, 0
+
+    def __call__(self, x):
+        self.calls += 1
         count = torch.arange(1, x.shape[1] + 1, dtype=x.dtype)[:, None]
-        return x + torch.tanh(x.cumsum(1) / count @ matrix.to(x.dtype).T)
-
-    return block
+        return x + torch.tanh(x.cumsum(1) / count @ self.matrix.to(x.dtype).T)
 
 
 def module_cases(rng):
-    for B, T, D, k, dtype, strided, label in (
-        (2, 6, 5, 1, torch.float64, False, "depth 1"),
-        (1, 7, 4, 3, torch.float32, False, "depth 3, a batch of one"),
-        (2, 3, 6, 2, torch.float64, False, "one row comes out"),
-        (3, 8, 5, 2, torch.float64, True, "tensors that are not contiguous"),
+    for B, T, D, k, strided, small, label in (
+        (2, 6, 5, 1, False, 1, "depth 1"),
+        (1, 7, 4, 3, False, 1, "depth 3, a batch of one"),
+        (2, 3, 6, 2, False, 1, "one row comes out"),
+        (3, 8, 5, 2, True, 1, "tensors that are not contiguous"),
+        (2, 5, 4, 1, False, 1e-3, "states and embeddings of about 0.001"),
     ):
-        hidden = 2 * tensor(rng, B, T - k + 1, D, dtype=dtype, strided=strided)
-        embedded = tensor(rng, B, T, D, dtype=dtype, strided=strided)
-        w = {name: 1 + 0.3 * tensor(rng, D, dtype=dtype) for name in NORMS}
-        w["eh_proj"] = tensor(rng, D, 2 * D, dtype=dtype) * (2 * D) ** -0.5
-        block = _block_of(1.5 * tensor(rng, D, D) * D**-0.5)
+
+        def draw(*shape, strided=False):
+            return tensor(rng, *shape, dtype=torch.float32, strided=strided)
+
+        hidden = 2 * small * draw(B, T - k + 1, D, strided=strided)
+        embedded = small * draw(B, T, D, strided=strided)
+        w = {name: 1 + 0.3 * draw(D) for name in NORMS}
+        w["eh_proj"] = draw(D, 2 * D) * (2 * D) ** -0.5
+        block = Block(1.5 * draw(D, D) * D**-0.5)
         said = f"{label}: hidden [{B}, {T - k + 1}, {D}], embedded [{B}, {T}, {D}]"
         yield Case((hidden, embedded, w, block, k), said)
+
+
+def judge_module(theirs, rng):
+    """As always; if a result is wrong and `block` did not get all rows, say so."""
+    cases = list(module_cases(rng))
+    try:
+        judge_exercise(replace(MODULE, judge=None, cases=lambda _: cases), theirs, rng)
+    except NotYet as problem:
+        first, *others = [case.args[3].calls for case in cases]
+        calls = max(others) or first
+        if calls > 1 and "second call" not in problem.reason:
+            problem.reason += f"; block was called {calls} times"
+            problem.hint = (
+                "rows read each other in the block, so it has to get all of them at "
+                "once, in one tensor"
+            )
+        raise
 
 
 def _told(hint, **wrong):
@@ -90,6 +127,22 @@ def _swapped_gains(hidden, embedded, w, block, k):
     return oracle(hidden, embedded, w, block, k)
 
 
+def _module_with(norm, residual=False):
+    """The module with another norm of x [B, R, D] and its gain."""
+
+    def wrong(hidden, embedded, w, block, k):
+        e = norm(embedded[:, k:], w["enorm"])
+        h = norm(hidden[:, : e.shape[1]], w["hnorm"])
+        x = torch.cat((e, h), dim=-1) @ w["eh_proj"].T
+        return norm(block(x) + x * residual, w["norm"])
+
+    return wrong
+
+
+def _rms(x, gain):
+    return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * gain
+
+
 MODULE = Exercise(
     id="12.4",
     title="The module",
@@ -98,6 +151,8 @@ MODULE = Exercise(
     minutes=20,
     right=mtp_module,
     cases=module_cases,
+    judge=judge_module,
+    exact_dtype=False,
     mistakes=(
         _told(
             "state and embedding are joined the other way round: that is the paper's "
@@ -129,6 +184,17 @@ MODULE = Exercise(
         _told("the block is missing", bare_block=True),
         _told("the last norm comes after the block, not before it", norm_first=True),
         Mistake("the gains of enorm and hnorm are exchanged", gives=_swapped_gains),
+        *(Mistake(hint, gives=_module_with(norm)) for norm, hint in OTHER_NORMS),
+        Mistake(
+            "what the block reads is added to its result once more: the block itself "
+            "has its residuals",
+            gives=_module_with(_rms, residual=True),
+        ),
+        wrong_product(
+            "M x = `x @ M.T`: print the shapes of the two that are multiplied; x has "
+            "2 D channels there, and M a row for each of its D outputs"
+        ),
+        Mistake("w is a dict: `w['enorm']`", raises="'dict' object has no attribute"),
         Mistake(
             "one row too many: the last state has no token that it could be told",
             when=lambda got, want, args: (
