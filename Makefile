@@ -7,9 +7,13 @@ PORT    ?= 8888
 BROWSER ?= yes
 # LESSON=03 (or "03 05") limits `make notebooks` and `make check-notebooks`.
 LESSON  ?=
+# How many tests run side by side; each uses one thread.
+JOBS    ?= 2
 # What `make test-colab` runs: NOTEBOOKS=notebooks/03_rope.ipynb is quicker.
 NOTEBOOKS ?= $(wildcard notebooks exercises solutions)
 
+# A file's tests, and a notebook's cells, stay together and in order.
+SIDE   := -n $(JOBS) --dist loadfile
 VENV   := .venv
 COLAB  := .venv-colab
 PIP    := -m pip --disable-pip-version-check install --quiet
@@ -27,7 +31,7 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help lab work test lint unit test-colab test-notebooks notebooks \
-        check-notebooks pull badges bench
+        check-notebooks pull badges bench bench-gpu
 
 help:  ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -86,17 +90,22 @@ lint: $(VENV)/.course  ## ruff
 	$(PY) -m ruff check .
 
 unit: $(VENV)/.test  ## the tests that are not notebooks
-	$(PY) -m pytest tests --slowest 10
+	$(PY) -m pytest $(SIDE) tests --slowest 10
+	TRITON_INTERPRET=1 $(PY) -m pytest $(SIDE) tests/kernels --slowest 10
 
 test-notebooks: $(VENV)/.course  ## run every notebook, compare what it prints
-	$(PY) -m pytest --nbval notebooks solutions exercises --slowest 10
+	$(PY) -m pytest $(SIDE) --nbval notebooks solutions exercises --slowest 10
 
 test-colab: $(COLAB)/.course  ## the same on Colab's versions (NOTEBOOKS=...)
 	$(COLAB_PY) tools/colab.py check
-	$(COLAB_PY) -m pytest --nbval $(NOTEBOOKS) --slowest 10
+	$(COLAB_PY) -m pytest $(SIDE) --nbval $(NOTEBOOKS) --slowest 10
 
 bench: $(VENV)/.course  ## measure on this machine's CPU
 	$(PY) benchmarks/cpu.py
+
+# The system's Python, whose PyTorch knows the GPU; the environment's is for CPUs.
+bench-gpu:  ## check and measure the kernels on this machine's GPU (DRY=1, RECORD=1)
+	$(PYTHON) benchmarks/gpu.py $(if $(DRY),--dry-run) $(if $(RECORD),--record)
 
 # --- writing ----------------------------------------------------------------
 

@@ -22,9 +22,11 @@ if SHAPES:
     assert "deepseek_mini" not in sys.modules, "deepseek_mini was imported too early"
     # An int may stand where a float is expected, as everywhere in Python.
     conf = "beartype.BeartypeConf(is_pep484_tower=True)"
-    # All but config.py, which has words of its own for a part of the wrong type.
+    # All but config.py, which has words of its own for a part of the wrong type, and
+    # kernels, whose source Triton reads (tests/kernels/conftest.py checks those).
     package = Path(__file__).parents[1] / "deepseek_mini"
-    names = {path.stem for path in package.iterdir()} - {"config", "__init__"}
+    names = {path.stem for path in package.iterdir()}
+    names -= {"config", "kernels", "__init__"}
     modules = [f"deepseek_mini.{name}" for name in sorted(names) if name.isidentifier()]
     install_import_hook(modules, f"beartype.beartype(conf={conf})")
 
@@ -34,7 +36,12 @@ torch.set_num_threads(1)
 
 
 def pytest_report_header():
-    return None if SHAPES else "shapes are not checked: install beartype and jaxtyping"
+    lines = []
+    if not SHAPES:
+        lines.append("shapes are not checked: install beartype and jaxtyping")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        lines.append("tests/kernels is left out: it runs alone, pytest tests/kernels")
+    return lines
 
 
 def pytest_collection_modifyitems(items):

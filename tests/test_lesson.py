@@ -1,6 +1,7 @@
 """What notebooks need: setup, show, ladder, check, progress, plots, widgets, GPU."""
 
 import base64
+import importlib.util
 import io
 import json
 import random
@@ -894,6 +895,21 @@ def test_gpu_section_recorded_live_and_failing(monkeypatch, tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.startswith("The live run failed (RuntimeError: no memory).")
     assert out.endswith(recorded)
+
+
+def test_interpreted_section_runs_the_kernel_or_says_why_not(monkeypatch, capsys):
+    with pytest.raises(ValueError, match="must be a kernel's name"):
+        lesson.interpreted_section("../secret")
+    if importlib.util.find_spec("triton"):
+        lesson.interpreted_section("rmsnorm")
+        out = capsys.readouterr().out
+        assert out.startswith("Interpreted on a CPU, at small sizes:\n")
+        assert out.count(": ok\n") == 2 and "WRONG" not in out
+        with pytest.raises(RuntimeError, match="No module named"):
+            lesson.interpreted_section("no_such_kernel")
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None)
+    lesson.interpreted_section("rmsnorm")
+    assert capsys.readouterr().out.startswith("Kernels are not interpreted here")
 
 
 def test_display_publishes_only_in_ipython(monkeypatch):

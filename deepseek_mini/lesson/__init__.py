@@ -6,7 +6,7 @@ matplotlib and ipywidgets when a figure or a widget is made, not before.
 """
 
 from deepseek_mini.lesson.check import Result, check
-from deepseek_mini.lesson.gpu import gpu_section
+from deepseek_mini.lesson.gpu import gpu_section, interpreted_section
 from deepseek_mini.lesson.ladder import error, ladder
 from deepseek_mini.lesson.plots import PALETTE, figure, label_lines, show_figure
 from deepseek_mini.lesson.progress import progress
@@ -29,6 +29,7 @@ __all__ = [
     "error",
     "figure",
     "gpu_section",
+    "interpreted_section",
     "label_lines",
     "ladder",
     "progress",

@@ -7,6 +7,7 @@ compiles or interprets. Its recorded result is `recorded/<name>.json` beside thi
 """
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -24,32 +25,59 @@ def gpu_section(name: str, timeout: float = 120.0) -> None:
     Says plainly when nothing has been recorded yet. Raises ValueError for a name that
     is not a Python identifier.
     """
-    if not name.isidentifier():
-        raise ValueError(f"name is {name!r}, but it must be a kernel's name")
+    _check_name(name)
     if torch.cuda.is_available() and _has_kernel(name):
-        module = f"deepseek_mini.kernels.{name}"
         try:
-            run = subprocess.run(
-                [sys.executable, "-m", module],
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-            )
+            run = _demonstration(name, timeout)
         except subprocess.TimeoutExpired:
             print(f"The live run took longer than {timeout:g} s. The recorded one:")
         else:
             if run.returncode == 0:
                 print(f"Live on {torch.cuda.get_device_name()}:\n{run.stdout.rstrip()}")
                 return
-            last = run.stderr.strip().splitlines()[-1:] or ["no message"]
-            print(f"The live run failed ({last[0]}). The recorded one:")
+            print(f"The live run failed ({_last_line(run)}). The recorded one:")
     print(_recorded(name))
 
 
+def interpreted_section(name: str, timeout: float = 100.0) -> None:
+    """Print what a kernel's demonstration prints when it is interpreted on the CPU: its
+    errors, at small sizes, beside their bounds.
+
+    Says plainly where there is no Triton. Raises ValueError for a name that is not a
+    Python identifier, RuntimeError when the demonstration fails.
+    """
+    _check_name(name)
+    if find_spec("triton") is None:
+        print("Kernels are not interpreted here: Triton exists for Linux alone.")
+        return
+    run = _demonstration(name, timeout, TRITON_INTERPRET="1")
+    if run.returncode:
+        raise RuntimeError(f"the kernel {name!r} failed: {_last_line(run)}")
+    print(run.stdout.rstrip())
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier():
+        raise ValueError(f"name is {name!r}, but it must be a kernel's name")
+
+
+def _demonstration(name: str, timeout: float, **environment: str):
+    line = [sys.executable, "-m", f"deepseek_mini.kernels.{name}"]
+    env = {**os.environ, **environment}
+    return subprocess.run(
+        line, capture_output=True, text=True, timeout=timeout, env=env
+    )
+
+
+def _last_line(run) -> str:
+    lines = (run.stderr or run.stdout).strip().splitlines()
+    return lines[-1] if lines else "no message"
+
+
 def _has_kernel(name: str) -> bool:
-    if find_spec("deepseek_mini.kernels") is None:
-        return False
-    return find_spec(f"deepseek_mini.kernels.{name}") is not None
+    """By its file: looking for the module would import Triton into the notebook."""
+    path = Path(__file__).parents[1] / "kernels" / f"{name}.py"
+    return path.exists() and find_spec("triton") is not None
 
 
 def _recorded(name: str) -> str:
