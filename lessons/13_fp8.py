@@ -967,5 +967,4 @@ def three_products(
 check("13.5", three_products)
 
 # %% [markdown]
-# Next: lesson 14, which is to come, puts everything together into
-# DeepSeek-V3.
+# Next: lesson 14 puts everything together into DeepSeek-V3.
