@@ -112,8 +112,10 @@ ladder(
 # | 11 | [Bias balancing](11_bias_balancing.ipynb) | V3's gate, and balance without a gradient | 40 |
 # | 12 | [Multi-token prediction](12_multi_token_prediction.ipynb) | an MTP module, and exact speculative decoding with it | 45 |
 # | 13 | [FP8](13_fp8.ipynb) | eight-bit floats from their bits, scales for tiles, a linear layer that trains in them | 50 |
-# | 14 | DeepSeek-V3 | the whole model | to come |
-# | 15 to 19 | SFT, ESFT, GRPO, R1, Prover | what comes after pretraining | to come |
+# | 14 | [DeepSeek-V3](14_deepseek_v3.ipynb) | all of it on a page, equal to transformers layer by layer; a small one trained, resumed and drafting | 50 |
+# | 15 | [SFT and chat](15_sft_and_chat.ipynb) | chat templates, the loss on answers only, packed rows, a small chat model | 40 |
+# | 17 | [GRPO](17_grpo.ipynb) | a policy gradient from a three-armed bandit to the whole objective; a model that learns to sort from right or wrong | 45 |
+# | 16, 18, 19 | ESFT, R1, Prover | more of what comes after pretraining | to come |
 # | 20 | GPU kernels | Triton, from a vector sum up | to come |
 #
 # ## Do you have what you need?

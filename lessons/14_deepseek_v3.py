@@ -208,7 +208,9 @@ assert 21 < half < 22
 # ## V3 on a page
 #
 # All of it, in NumPy. `w` holds the weights under the names of the package, `x` is the
-# residual stream of $T$ tokens. RoPE and the latent (lessons 03 and 09):
+# residual stream of $T$ tokens. A head's query and key have $n$ channels without a
+# position and $r$ with one, its value has $v$; the latent has $C$. RoPE and the latent
+# (lessons 03 and 09):
 
 # %%
 from deepseek_mini.model.rope import inverse_frequencies, softmax_temperature
@@ -415,7 +417,8 @@ assert back.config == replace(config, mtp=None)
 #
 # Four slips, each in one place, each keeping every shape:
 #
-# - scores divided by the root of the **latent's** width $C + r$, not of $n + r$;
+# - attention scores divided by $\sqrt{C + r}$, the root of all that is cached (the
+#   **latent** and the RoPE key), not by $\sqrt{n + r}$;
 # - a group of experts worth its **best** score, as in V2, not its best two;
 # - the **shared** expert multiplied by `route_scale` as well;
 # - closed groups filled with **0** instead of $-\infty$.
@@ -484,6 +487,7 @@ with figure(alt, size=(8, 3.6)) as fig:
         ax.plot(errors, marker=marker, label=name)
     ax.axhline(1e-4, color="black", lw=1, ls="-")
     ax.set(yscale="log", ylabel="error against transformers", ylim=(1e-10, 30))
+    ax.set_title("a slip shows where its part first is, and stays")
     ax.set_xticks(range(4), ["layer 0\n(dense)", *(f"layer {i}" for i in (1, 2, 3))])
     ax.legend(loc="lower right", ncols=3)
 first = {}
@@ -509,17 +513,17 @@ for name in ("none", "filled with 0"):
     assert (drifted < 1e-4) == (name == "none")
 
 # %% [markdown]
-# A comparison proves what its inputs reach. (In lesson 11 the biases drifted upwards,
-# where this slip sleeps.)
+# A comparison proves what its inputs reach. (In lesson 11 the biases drifted upwards:
+# then this slip does no harm.)
 #
 # ## Trained small, on code and English
 #
 # Equal is not yet able to learn. The miniature learned the standard library's code and
-# English about it, half and half, with everything at once: the bias, the sequence-wise
-# loss, MTP with $\lambda = 0.3$ then 0.1; and once more with all of its products rounded
-# to emulated FP8. Beside it stand its three ancestors, balanced the way of their papers.
-# In a seed all read the same windows in the same order. The script is
-# `experiments/14_deepseek_v3.py`.
+# English about it, half and half, with everything at once: the bias and a small loss
+# for balance within each text (lesson 11), MTP with its loss weighted by 0.3, then 0.1;
+# and once more with all of its products rounded to emulated FP8. Beside it stand its
+# three ancestors, balanced the way of their papers. In a seed all read the same windows
+# in the same order. The script is `experiments/14_deepseek_v3.py`.
 #
 # **Predict**: the four have about a million parameters each. Which steps of the family
 # lower the loss at this size?
@@ -542,11 +546,13 @@ steps, rows, length = (head["train"][key] for key in ("steps", "rows", "length")
 print(f"{steps} steps of {rows} x {length} tokens, {head['hardware']}, torch", end=" ")
 print(f"{head['torch']}, {head['date']}")
 print("bits per byte on validation text, mean of the seeds")
-print("          parameters  + MTP      code  english   seconds to train, the longest")
+print("     seeds    parameters  + MTP      code  english", end=" ")
+print("  seconds to train, the longest")
 for kind in KINDS:
     size, mtp = (each(kind, key)[0] / 1e6 for key in ("parameters", "mtp_parameters"))
     scores = [each(kind, "validation", "bits_per_byte", s) for s in ("code", "english")]
-    print(f"{kind:9} {size:8.2f} M {mtp:6.2f} M", end=" ")
+    n_seeds = len(each(kind, "seed"))
+    print(f"{kind:8} {n_seeds} {size:10.2f} M {mtp:6.2f} M", end=" ")
     print(*(f"{score.mean():8.3f}" for score in scores), end=" ")
     print(f"{each(kind, 'train_seconds').max():8.0f}")
 longest = max(each(kind, "train_seconds").max() for kind in KINDS)
@@ -613,18 +619,19 @@ for text in texts:
 
 # %% [markdown]
 # **Loss.** Experts save 0.07 to 0.10 bits per byte, V2's changes another 0.09 to 0.14, in
-# every seed. V3's cost 0.005, nearly the same in all three; FP8 costs nothing, in the one
-# seed that was run. These are equal *tokens*, and each step is many changes at once. They
+# every seed. V3's cost 0.005, nearly the same in all three; FP8 costs nothing, in the two
+# seeds that were run. These are equal *tokens*, and each step is many changes at once. They
 # do not simply add up: lesson 12 found that MTP helps a dense model by 0.02 to 0.06, and
 # lesson 09 found MLA *behind* MHA where its RoPE key was short. So V2's lead here is not
 # MLA's as such; it also has wider heads, norms on both latents, and other losses for
 # balance. We did not take the steps apart.
 #
-# **Balance.** In the first 60 steps one layer's busiest expert gets nearly three times
-# its share. Then the bias has it, for good, with next to no loss that asks for it. In the
-# last 17 steps $\gamma$ is 0, and every main layer is a little more uneven. A moving bias
-# probably also makes good for the chance of the last few batches; a frozen one is about as
-# uneven as on new text.
+# **Balance.** MaxVio is the load of a layer's busiest expert over the mean of all, minus
+# 1 (lesson 11): 0 is even, and near 2 the busiest gets nearly three times its share, as
+# one does in the first 60 steps. Then the bias keeps all layers even, though hardly any
+# loss asks for it. In the last few steps the bias is held fixed, and every main layer is
+# a little more uneven. One possible reason: a bias that moves also corrects what the last
+# few batches brought by chance, and a fixed one cannot.
 #
 # **Drafts.** The MTP module gives 1.5 to 1.7 tokens a pass, and changes none of them.
 
@@ -746,8 +753,9 @@ assert round((whole.active_parameters - table) / 1e9, 1) == 36.6
 assert round(whole.mtp_parameters / 1e9, 2) == 11.61
 
 # %% [markdown]
-# With the head alone it is 36.6, the nearest to 36.7, whatever the sentence includes; and
-# the module has 11.6. `dm.count` states what it counts, and counts both tables.
+# Counting the head alone gives 36.6, the nearest to 36.7, although that file's sentence
+# names both tables; and the module has 11.6. `dm.count` states what it counts, and counts
+# both tables.
 #
 # **What lies where.** PyTorch can build a model of shapes without numbers, on its *meta*
 # device, also the real one. Its tensors, under their released names:
@@ -805,14 +813,18 @@ assert fp8 > 8 * 80e9 and round(hub / 1e9) == 685
 # almost all of a token's arithmetic is attention to latents: MLA saves memory and pays in
 # operations (lesson 09).
 #
-# **Training.** The rule $6ND$ (lesson 05), with $N$ what a token meets, the head included,
-# and $D$ the 14.8 trillion tokens, against the paper's 2.664 million H800 hours of pre-training (table 1;
-# 2.788 with everything after it).
+# **Training.** Six operations for each token and each parameter that it meets, here
+# with the head (lesson 05, where the rule is written $6ND$); 14.8 trillion tokens; and
+# the paper's 2.664 million H800 hours of pre-training (table 1; 2.788 with all that
+# follows). The rule leaves two things out. Attention compares a token with those before
+# it, 2,048 on average in texts of 4,096: two operations for each channel of key and
+# value, and twice that backwards. The MTP module is one more layer, with a projection
+# of two vectors to one, and uses the head again.
 
 # %%
 N, tokens_read, hours = whole.active_parameters - table, 14.8e12, 2.664e6
 compute = 6 * N * tokens_read
-print(f"6 N D = {compute:.2e} operations,", end=" ")
+print(f"6 N tokens = {compute:.2e} operations,", end=" ")
 print(f"{compute / (hours * 3600) / 1e12:.0f} TFLOP/s on every GPU, all the time")
 dense_cost = whole.parameters / N
 print(f"a dense model of as many parameters would need {dense_cost:.0f} times as much")
@@ -849,16 +861,16 @@ assert not dm.diff(v3, r1) and "attention" in names
 #   weights were not loaded.
 # - Shown: such a proof reaches as far as its inputs. One wrong fill passed it.
 # - Proved: a killed run goes on to the last bit; drafts change no token.
-# - Measured: 500 steps, a million parameters, three seeds (FP8: one), equal tokens. The
+# - Measured: 500 steps, a million parameters, three seeds (FP8: two), equal tokens. The
 #   order of the family at this size need not be its order at 671 billion; these steps were
 #   made for cost at scale, and cost was not compared.
 # - Counted, not measured: memory, operations, training. No GPU was timed.
 #
 # ## Exercises
 #
-# The [exercises](../exercises/14_deepseek_v3.ipynb), about 75 minutes: what a token
-# meets, the bytes of an FP8 folder, the tensors of a layer by name, and a whole layer
-# from the paper. (After `make lab`, take your own copy in `work/`.)
+# The [exercises](../exercises/14_deepseek_v3.ipynb), about 75 minutes: what a GPU
+# holds of V3, the bytes of its slice of an FP8 folder, the tensors of a layer by name, and
+# a whole layer from the paper. (After `make lab`, take your own copy in `work/`.)
 #
 # ## References
 #
@@ -874,16 +886,17 @@ assert not dm.diff(v3, r1) and "attention" in names
 # # 14 · DeepSeek-V3: exercises
 #
 # Four exercises on [the lesson](../notebooks/14_deepseek_v3.ipynb), about 75 minutes in
-# all. Write your answer where a cell raises `NotImplementedError`, run that cell and the
-# one after it; `check` prints one line, and a hint when something is not right yet. What
-# your function prints appears below the hint, for the inputs that failed. Every exercise
-# has the formulas it needs and none needs another one: leave out what you like.
+# all. Write your answer where a cell raises `NotImplementedError`; run that cell and the
+# next one, whose last line is the `check`. It prints one line, and a hint when something
+# is not right yet. What your function prints appears below the hint, for the inputs that
+# failed. Every exercise has the formulas it needs, and you can leave any of them out.
 #
 # $D$ is the width of the model, $T$ counts tokens, $E$ routed experts, $K$ experts for a
 # token.
 
 # %%
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -893,65 +906,80 @@ from deepseek_mini.lesson import check, setup
 setup(seed=0)
 
 # %% [markdown]
-# ## 14.1 What a token meets
+# ## 14.1 What a GPU holds
 #
-# *One line, 8 minutes.* `total` is the number of parameters of a model like V3, without
-# MTP modules. How many of them does one token meet, if the head counts and the embedding
-# does not? Take away from `total`
+# *A few lines, 8 minutes.* V3 is too large for one GPU, so its experts are shared out.
+# `total` is the number of parameters of `config`, a model like V3, without MTP modules.
+# How many of them does each of `n_gpus` GPUs hold?
 #
-# - in every **sparse** layer the routed experts that a token does not choose, each with
-#   three matrices of `dim` × `moe.inter_dim`. All layers are sparse but the first
-#   `n_dense_layers`; a layer has `moe.n_routed_experts`, a token chooses
-#   `moe.n_activated_experts`. Shared experts and gates are met by every token;
-# - the embedding, `vocab_size` × `dim`.
+# - Of the routed experts of every **sparse** layer each GPU holds an equal share, and
+#   `extra` more: copies of busy ones that lie elsewhere, too. A layer has
+#   `config.moe.n_routed_experts`, a multiple of `n_gpus`. An expert is three matrices of
+#   `config.dim` × `config.moe.inter_dim`.
+# - Everything else lies on every GPU: attention, dense networks, shared experts, gates,
+#   embedding and head.
 #
-# Return a whole number. By hand, V3: $58 \cdot 248$ experts of $44{,}040{,}192$ numbers
-# are not chosen; without them and the embedding 36,625,618,432 are left.
+# Of the `config.n_layers` layers the first `config.n_dense_layers` are dense, all others
+# sparse. Return a whole number.
+#
+# By hand, V3 on 32 GPUs with one expert more: a GPU holds $256 / 32 + 1 = 9$ experts of
+# each layer, the other 247 lie elsewhere. There are 58 sparse layers, and an expert has
+# 44,040,192 numbers. That leaves 40,106,628,608. (So many GPUs, and one expert more on
+# each, are the paper's way to read prompts, §3.4.1. It also cuts attention; here we do
+# not.)
 
 # %%
-def met_by_a_token(config: dm.Config, total: int) -> int:
-    """Parameters that one token meets, the head included, the embedding not."""
+def held_by_a_gpu(config: dm.Config, total: int, n_gpus: int, extra: int) -> int:
+    """Parameters that one GPU holds."""
     ### BEGIN SOLUTION
     moe, sparse = config.moe, config.n_layers - config.n_dense_layers
-    idle = sparse * (moe.n_routed_experts - moe.n_activated_experts)
-    return total - config.dim * (idle * 3 * moe.inter_dim + config.vocab_size)
+    elsewhere = moe.n_routed_experts - moe.n_routed_experts // n_gpus - extra
+    return total - sparse * elsewhere * 3 * config.dim * moe.inter_dim
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next three lines. It should print
-# 36,625,618,432 20,851,512,320
-# models = [dm.Config.preset(f"deepseek-{name}") for name in ("v3", "v2")]
-# totals = [dm.count(config).parameters for config in models]
-# print(*(f"{met_by_a_token(c, n):,}" for c, n in zip(models, totals)))
-check("14.1", met_by_a_token)
+# To try it, take away the # of the next four lines. It should print
+# 40,106,628,608 26,943,738,880
+# v3, v2 = (dm.Config.preset(f"deepseek-{name}") for name in ("v3", "v2"))
+# print(f"{held_by_a_gpu(v3, 671_026_419_200, 32, 1):,}", end=" ")
+# total = dm.count(v2).parameters
+# print(f"{held_by_a_gpu(v2, total, 20, 2):,}")
+check("14.1", held_by_a_gpu)
 
 # %% [markdown]
-# ## 14.2 The bytes of an FP8 folder
+# ## 14.2 The bytes of a slice
 #
-# *A few lines, 12 minutes.* `shapes` says which tensors a folder has: a dictionary of
-# names and shapes, such as `{"a": (200, 300), "b": (256, 130), "norm": (300,)}`. `in_fp8`
-# is the set of those names that are stored in FP8; they are matrices. How many bytes do
-# all tensors take together?
+# *A few lines, 12 minutes.* A folder may also be cut by rows. `shapes` says which tensors
+# it has: a dictionary of names and shapes, such as `{"a": (400, 300), "norm": (300,)}`.
+# `in_fp8` is the (frozen) set of those names that are stored in FP8; they are matrices.
+# How many bytes does GPU number `gpu` of `n_gpus` need? GPUs are counted from 0.
 #
-# - A matrix in FP8 takes one byte a number, and four bytes more (a float32 scale) for
-#   each block of 128 × 128. Blocks are cut from the top left; what is left over at the
-#   right and at the bottom makes smaller blocks, with a scale each.
-# - Every other tensor, of one axis or two, takes two bytes a number.
+# - A matrix in FP8 is cut into `n_gpus` slices of equally many rows, and GPU 0 gets the
+#   uppermost (the rows divide evenly). A number takes one byte.
+# - It has a float32 scale, four bytes, for each block of 128 × 128. Blocks are cut from
+#   the top left of the **whole** matrix; what is left over at the right and at the bottom
+#   makes smaller blocks. A GPU needs the scale of every block in which it has a number.
+# - Every other tensor, of one axis or two, lies whole on every GPU, with two bytes a
+#   number. A name says nothing about the tensor.
 #
-# By hand, if a and b above are in FP8: a has 60,000 numbers and two rows of three blocks,
-# $60{,}000 + 4 \cdot 6 = 60{,}024$; b has 33,280 numbers and two rows of two blocks,
-# 33,296; the norm has 600; 93,920 bytes in all. A name says nothing about the tensor.
-# Return a whole number.
+# By hand, GPU 1 of 4: of a matrix of (400, 300) in FP8 it has rows 100 to 199. They lie in
+# the blocks of rows 0 to 127 and 128 to 255, and there are three blocks across:
+# $100 \cdot 300 + 4 \cdot 2 \cdot 3 = 30{,}024$. Of (256, 130) it has rows 64 to 127, in
+# one row of two blocks: $8{,}320 + 8 = 8{,}328$. A norm of 300 and a gate of (8, 300), not
+# in FP8, have 600 and 4,800. Together 43,752. Return a whole number.
 
 # %%
-def folder_bytes(shapes: dict[str, tuple[int, ...]], in_fp8: set[str]) -> int:
-    """The bytes of all tensors together."""
+def slice_bytes(
+    shapes: dict[str, tuple[int, ...]], in_fp8: frozenset[str], gpu: int, n_gpus: int
+) -> int:
+    """The bytes of all that one GPU needs."""
     ### BEGIN SOLUTION
     total = 0
     for name, shape in shapes.items():
         if name in in_fp8:
-            rows, columns = shape
-            blocks = math.ceil(rows / 128) * math.ceil(columns / 128)
+            rows, columns = shape[0] // n_gpus, shape[1]
+            first, last = gpu * rows // 128, ((gpu + 1) * rows - 1) // 128
+            blocks = (last - first + 1) * math.ceil(columns / 128)
             total += rows * columns + 4 * blocks
         else:
             total += 2 * math.prod(shape)
@@ -959,10 +987,12 @@ def folder_bytes(shapes: dict[str, tuple[int, ...]], in_fp8: set[str]) -> int:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next two lines. It should print 93920
-# shapes = {"a": (200, 300), "b": (256, 130), "norm": (300,)}
-# print(folder_bytes(shapes, {"a", "b"}))
-check("14.2", folder_bytes)
+# To try it, take away the # of the next three lines. It should print
+# [43740, 43752, 43752, 43752]
+# shapes = {"a": (400, 300), "b": (256, 130), "norm": (300,), "gate": (8, 300)}
+# some = frozenset(("a", "b"))
+# print([slice_bytes(shapes, some, gpu, 4) for gpu in range(4)])
+check("14.2", slice_bytes)
 
 # %% [markdown]
 # ## 14.3 The tensors of a layer
@@ -976,19 +1006,28 @@ check("14.2", folder_bytes)
 #
 # | in which layers | name | shape |
 # |---|---|---|
-# | all | `input_layernorm.weight`, `post_attention_layernorm.weight` | $D$ |
-# | all | `self_attn.q_a_proj.weight`, `self_attn.q_a_layernorm.weight` | `q_lora_rank` × $D$, `q_lora_rank` |
+# | all | `input_layernorm.weight` | $D$ |
+# | all | `post_attention_layernorm.weight` | $D$ |
+# | all | `self_attn.q_a_proj.weight` | `q_lora_rank` × $D$ |
+# | all | `self_attn.q_a_layernorm.weight` | `q_lora_rank` |
 # | all | `self_attn.q_b_proj.weight` | $H(n + r)$ × `q_lora_rank` |
 # | all | `self_attn.kv_a_proj_with_mqa.weight` | (`kv_lora_rank` + $r$) × $D$ |
-# | all | `self_attn.kv_a_layernorm.weight`, `self_attn.kv_b_proj.weight` | `kv_lora_rank`, $H(n + v)$ × `kv_lora_rank` |
+# | all | `self_attn.kv_a_layernorm.weight` | `kv_lora_rank` |
+# | all | `self_attn.kv_b_proj.weight` | $H(n + v)$ × `kv_lora_rank` |
 # | all | `self_attn.o_proj.weight` | $D$ × $Hv$ |
-# | dense | `mlp.gate_proj.weight` and `mlp.up_proj.weight`, `mlp.down_proj.weight` | `dense.inter_dim` × $D$ each, $D$ × `dense.inter_dim` |
-# | sparse | `mlp.gate.weight`, `mlp.gate.e_score_correction_bias` | $E$ × $D$, $E$ |
-# | sparse | `mlp.experts.0.gate_proj.weight` and so on: the three of a dense layer, for each of the $E$ = `n_routed_experts` | $I$ × $D$, $D$ × $I$ |
-# | sparse | `mlp.shared_experts.gate_proj.weight` and so on: the three, once, for all shared experts side by side | `n_shared_experts` $\cdot\, I$ in place of $I$ |
-# | MTP | `enorm.weight`, `hnorm.weight`, `shared_head.norm.weight` | $D$ each |
+# | dense | `mlp.gate_proj.weight` | `dense.inter_dim` × $D$ |
+# | dense | `mlp.up_proj.weight` | `dense.inter_dim` × $D$ |
+# | dense | `mlp.down_proj.weight` | $D$ × `dense.inter_dim` |
+# | sparse | `mlp.gate.weight` | $E$ × $D$ |
+# | sparse | `mlp.gate.e_score_correction_bias` | $E$ |
+# | sparse | `mlp.experts.0.gate_proj.weight` and so on: the three of a dense layer, for each of the $E$ = `n_routed_experts`, counted from 0 | $I$ in place of `dense.inter_dim` |
+# | sparse | `mlp.shared_experts.gate_proj.weight` and so on: the three, once, for all shared experts side by side | `n_shared_experts` $\cdot\, I$ in its place |
+# | MTP | `enorm.weight` | $D$ |
+# | MTP | `hnorm.weight` | $D$ |
+# | MTP | `shared_head.norm.weight` | $D$ |
 # | MTP | `eh_proj.weight` | $D$ × $2D$ |
-# | MTP | `embed_tokens.weight`, `shared_head.head.weight` (copies) | `vocab_size` × $D$ each |
+# | MTP | `embed_tokens.weight` (a copy) | `vocab_size` × $D$ |
+# | MTP | `shared_head.head.weight` (a copy) | `vocab_size` × $D$ |
 #
 # Layers are numbered from 0. The first `n_dense_layers` are dense, the others up to
 # `n_layers` are sparse. The MTP modules follow with the numbers from `n_layers` on, and
@@ -1035,22 +1074,34 @@ def layer_tensors(config: dm.Config, layer: int) -> dict[str, tuple[int, ...]]:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next five lines. It should print
+# To try it, take away the # of the lines from `v3` on. It should print
 # 12 782 788
-# (24576, 1536) (7168, 14336)
+# (60, 40) (40, 128) (96, 32) (128, 60) (16, 128) (128, 48) (128, 256)
+part = dm.config.MLA(
+    n_heads=3, q_lora_rank=40, kv_lora_rank=32, qk_nope_head_dim=12,
+    qk_rope_head_dim=8, v_head_dim=20,
+)
+small = dm.Config.preset("deepseek-v3-mini")
+small = replace(small, attention=part, moe=replace(small.moe, n_shared_experts=2))
+ends = (
+    "self_attn.q_b_proj", "self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj",
+    "self_attn.o_proj", "mlp.gate", "mlp.shared_experts.down_proj", "eh_proj",
+)  # fmt: skip
+names = [f"model.layers.4.{end}.weight" for end in ends]
 # v3 = dm.Config.preset("deepseek-v3")
-# found = [layer_tensors(v3, layer) for layer in (2, 3, 61)]
-# print(*map(len, found))
-# print(found[0]["model.layers.2.self_attn.q_b_proj.weight"], end=" ")
-# print(found[2]["model.layers.61.eh_proj.weight"])
+# print(*(len(layer_tensors(v3, layer)) for layer in (2, 3, 61)))
+# found = layer_tensors(small, 4)
+# print(*(found[name] for name in names))
 check("14.3", layer_tensors)
 
 # %% [markdown]
 # ## 14.4 A layer of V3
 #
-# *Build it from the paper, 30 minutes.* In NumPy, float64: one sparse layer, whole. Only
-# attention is given. `x` [T, D] is the residual stream before the layer; return it after
-# the layer. `w` is a dictionary of arrays:
+# *Build it from the paper, 30 minutes.* In NumPy, float64: one sparse layer, whole.
+# Only attention is given. (The lesson has such a layer on its page, in pieces and with
+# other names. Write yours from the steps below, and look there only afterwards.) `x`
+# [T, D] is the residual stream before the layer; return it after the layer. `w` is a
+# dictionary of arrays:
 #
 # | name | shape | |
 # |---|---|---|
@@ -1074,13 +1125,22 @@ check("14.3", layer_tensors)
 #    = z / (1 + e^{-z})$. The layer returns $h$ plus the shared expert's output plus the
 #    chosen experts' outputs, each times its weight.
 #
-# By hand (the example below): $x = [1, 7]$ has the mean square 25, so the copy is $[0.2,
-# 1.4]$ times the gains $[5, 10]$, $[1, 14]$. `attend` makes $[7, 1]$ of it, $h = [8, 8]$,
-# and $u = [2, 0.5]$. The scores are 0.9, 0.1, 0.1 and 0.6, 0.4, 0.3; plus the biases,
-# $-0.1, -0.9, -0.9$ and $-0.5, -0.3, -0.7$. The second group is worth $-0.8$, more than
-# $-1$. Experts 3 and 4 are chosen, with weights 1.5 and 1. They give $3z$ and $4z$ times
-# $[1, -1]$, where $z = \mathrm{silu}(2) = 1.7616$, and the shared one $[0, 10z]$. Returned
-# is $[8 + 8.5z, 8 + 1.5z] = [22.9735, 10.6424]$.
+# By hand, the first of the two tokens below: $x = [1, 7]$ has the mean square 25, so $x$
+# over its root is $[0.2, 1.4]$; times the gains $[5, 10]$, $[1, 14]$. `attend` makes $[7,
+# 1]$ of it, $h = [8, 8]$, and $u = [2, 0.5]$. Eight experts stand in two groups:
+#
+# | | first group | second group |
+# |---|---|---|
+# | $s$ | 0.5, 0.6, 0.7, 0.4 | 0.8, 0.2, 0.9, 0.2 |
+# | $s + b$ | −1.1, −0.2, −1.3, −0.3 | −0.1, −0.7, −0.5, −0.8 |
+# | worth | −0.5 | −0.6 |
+#
+# One group is open, the first. Its three highest are experts 0, 1 and 3 (from 0). Their
+# scores are together 1.5, `route_scale` is 3, so the weights are 1, 1.2 and 0.8. The
+# experts give 1, 2 and 4 times $[z, -z]$, where $z = \mathrm{silu}(2) = 1.7616$, together
+# $6.6$ times; the shared one gives $[0, 10z]$. Returned is $[8 + 6.6z, 8 + 3.4z] =
+# [19.6265, 13.9894]$. The second token is $[-1, -7]$. Every sign before the scores turns,
+# so each score is 1 minus the first token's, and experts 4, 5 and 7 are chosen.
 
 # %%
 def v3_layer(x: np.ndarray, w: dict[str, np.ndarray], attend, part) -> np.ndarray:
@@ -1112,26 +1172,26 @@ def v3_layer(x: np.ndarray, w: dict[str, np.ndarray], attend, part) -> np.ndarra
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the last line. It should print [[22.9735 10.6424]]
+# To try it, take away the # of the line before the last. It should print
+# [[ 19.6265  13.9894]
+#  [ -3.1524 -10.4635]]
 part = dm.config.MoE(
-    n_routed_experts=6, n_shared_experts=1, n_activated_experts=2, inter_dim=1,
+    n_routed_experts=8, n_shared_experts=1, n_activated_experts=3, inter_dim=1,
     score="sigmoid", bias=True, n_groups=2, n_limited_groups=1, norm_topk=True,
-    route_scale=2.5,
+    route_scale=3.0,
 )
-odds = np.array([9, 1 / 9, 1 / 9, 3 / 2, 2 / 3, 3 / 7])  # [E]: of the scores
+s = np.array([0.5, 0.6, 0.7, 0.4, 0.8, 0.2, 0.9, 0.2])  # [E]: the first token's scores
 w = {
     "attn_norm": np.array([5, 10.0]), "ffn_norm": np.array([2, 0.5]),
-    "gate": np.outer(np.log(odds), [0.25, 1]),
-    "bias": np.array([-1, -1, -1, -1.1, -0.7, -1]),
-    "w1": np.full((6, 1, 2), [0.75, 1]), "w2": np.full((6, 2, 1), [[1], [-1.0]]),
-    "w3": np.arange(6)[:, None, None] * np.array([0.25, 1]),
+    "gate": np.outer(np.log(s / (1 - s)), [0.25, 1]),
+    "bias": np.array([-1.6, -0.8, -2.0, -0.7, -0.9, -0.9, -1.4, -1.0]),
+    "w1": np.full((8, 1, 2), [0.75, 1]), "w2": np.full((8, 2, 1), [[1], [-1.0]]),
+    "w3": np.arange(1, 9)[:, None, None] * np.array([0.25, 1]),
     "s1": np.array([[0.75, 1]]), "s2": np.array([[0], [1.0]]),
     "s3": np.array([[2.5, 10]]),
 }
 swap = lambda n: n[:, ::-1] * np.array([0.5, 1])  # in place of attention
-# print(v3_layer(np.array([[1.0, 7.0]]), w, swap, part).round(4))
-
-# %%
+# print(v3_layer(np.array([[1.0, 7.0], [-1.0, -7.0]]), w, swap, part).round(4))
 check("14.4", v3_layer)
 
 # %% [markdown]

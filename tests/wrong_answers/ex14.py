@@ -1,6 +1,7 @@
 """Lesson 14, DeepSeek-V3."""
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,11 +12,6 @@ from . import Answers, Wrong
 # --- 14.1 -------------------------------------------------------------------------
 
 
-def _idle(config):
-    moe = config.moe
-    return moe.n_routed_experts - moe.n_activated_experts
-
-
 def _expert(config):
     return 3 * config.dim * config.moe.inter_dim
 
@@ -24,180 +20,290 @@ def _sparse(config):
     return config.n_layers - config.n_dense_layers
 
 
-def _table(config):
-    return config.vocab_size * config.dim
+def _share(config, n_gpus, extra):
+    return config.moe.n_routed_experts // n_gpus + extra
 
 
-def met(config, total):
-    return total - _sparse(config) * _idle(config) * _expert(config) - _table(config)
+def _without(config, total, n, sparse=None, expert=None):
+    """n experts a layer taken away."""
+    sparse = _sparse(config) if sparse is None else sparse
+    return total - sparse * n * (_expert(config) if expert is None else expert)
 
 
-def met_layer_by_layer(config, total):
+def _elsewhere(config, n_gpus, extra):
+    return config.moe.n_routed_experts - _share(config, n_gpus, extra)
+
+
+def held(config, total, n_gpus, extra):
+    return _without(config, total, _elsewhere(config, n_gpus, extra))
+
+
+def held_layer_by_layer(config, total, n_gpus, extra):
     for layer in range(config.n_layers):
         if layer >= config.n_dense_layers:
-            total -= _idle(config) * _expert(config)
-    return np.int64(total - _table(config))
+            away = config.moe.n_routed_experts * (n_gpus - 1) // n_gpus - extra
+            total -= away * _expert(config)
+    return np.int64(total)
 
 
-def met_all_sparse(config, total):
-    return total - config.n_layers * _idle(config) * _expert(config) - _table(config)
+def held_all_sparse(config, total, n_gpus, extra):
+    return _without(config, total, _elsewhere(config, n_gpus, extra), config.n_layers)
 
 
-def met_one_layer(config, total):
-    return total - _idle(config) * _expert(config) - _table(config)
+def held_with_mtp(config, total, n_gpus, extra):
+    sparse = _sparse(config) + config.mtp.depth
+    return _without(config, total, _elsewhere(config, n_gpus, extra), sparse)
 
 
-def met_without_the_chosen(config, total):
-    chosen = _sparse(config) * config.moe.n_activated_experts
-    return total - chosen * _expert(config) - _table(config)
+def held_three_dense(config, total, n_gpus, extra):
+    sparse = config.n_layers - 3
+    return _without(config, total, _elsewhere(config, n_gpus, extra), sparse)
 
 
-def met_no_routed(config, total):
-    routed = _sparse(config) * config.moe.n_routed_experts
-    return total - routed * _expert(config) - _table(config)
+def held_58(config, total, n_gpus, extra):
+    return _without(config, total, _elsewhere(config, n_gpus, extra), 58)
 
 
-def met_no_shared(config, total):
-    idle = _idle(config) + config.moe.n_shared_experts
-    return total - _sparse(config) * idle * _expert(config) - _table(config)
+def held_one_layer(config, total, n_gpus, extra):
+    return _without(config, total, _elsewhere(config, n_gpus, extra), 1)
 
 
-def met_shared_among_chosen(config, total):
-    idle = _idle(config) - config.moe.n_shared_experts
-    return total - _sparse(config) * idle * _expert(config) - _table(config)
+def held_away(config, total, n_gpus, extra):
+    return _without(config, total, _share(config, n_gpus, extra))
 
 
-def met_one_matrix(config, total):
-    one = config.dim * config.moe.inter_dim
-    return total - _sparse(config) * _idle(config) * one - _table(config)
+def held_no_routed(config, total, n_gpus, extra):
+    return _without(config, total, config.moe.n_routed_experts)
 
 
-def met_two_matrices(config, total):
-    two = 2 * config.dim * config.moe.inter_dim
-    return total - _sparse(config) * _idle(config) * two - _table(config)
+def held_no_extra(config, total, n_gpus, extra):
+    return _without(config, total, _elsewhere(config, n_gpus, 0))
 
 
-def met_dense_width(config, total):
+def held_extra_away(config, total, n_gpus, extra):
+    return _without(config, total, _elsewhere(config, n_gpus, -extra))
+
+
+def held_extra_of_all(config, total, n_gpus, extra):
+    routed = config.moe.n_routed_experts
+    return _without(config, total, routed - (routed + extra) // n_gpus)
+
+
+def held_chosen(config, total, n_gpus, extra):
+    moe = config.moe
+    return _without(config, total, moe.n_routed_experts - moe.n_activated_experts)
+
+
+def held_all_divided(config, total, n_gpus, extra):
+    return total // n_gpus + _sparse(config) * extra * _expert(config)
+
+
+def held_shared_divided(config, total, n_gpus, extra):
+    shared = config.moe.n_shared_experts
+    away = _elsewhere(config, n_gpus, extra) + shared - shared // n_gpus
+    return _without(config, total, away)
+
+
+def held_one_matrix(config, total, n_gpus, extra):
+    one = _expert(config) // 3
+    return _without(config, total, _elsewhere(config, n_gpus, extra), expert=one)
+
+
+def held_two_matrices(config, total, n_gpus, extra):
+    two = _expert(config) // 3 * 2
+    return _without(config, total, _elsewhere(config, n_gpus, extra), expert=two)
+
+
+def held_dense_width(config, total, n_gpus, extra):
     one = 3 * config.dim * config.dense.inter_dim
-    return total - _sparse(config) * _idle(config) * one - _table(config)
+    return _without(config, total, _elsewhere(config, n_gpus, extra), expert=one)
 
 
-def met_with_embedding(config, total):
-    return total - _sparse(config) * _idle(config) * _expert(config)
+def held_no_gate_rows(config, total, n_gpus, extra):
+    with_rows = _expert(config) + config.dim
+    return _without(config, total, _elsewhere(config, n_gpus, extra), expert=with_rows)
 
 
-def met_no_head(config, total):
-    return met(config, total) - _table(config)
-
-
-def met_no_gate_rows(config, total):
-    return met(config, total) - _sparse(config) * _idle(config) * config.dim
-
-
-def met_not(config, total):
-    return _sparse(config) * _idle(config) * _expert(config) + _table(config)
+def held_not(config, total, n_gpus, extra):
+    return total - held(config, total, n_gpus, extra)
 
 
 # --- 14.2 -------------------------------------------------------------------------
 
 
-def folder(shapes, in_fp8):
+def slice_(shapes, in_fp8, gpu, n_gpus):
     total = 0
     for name, shape in shapes.items():
         if name in in_fp8:
-            total += math.prod(shape) + 4 * (-(-shape[0] // 128)) * (
-                -(-shape[1] // 128)
-            )
+            rows, columns = shape[0] // n_gpus, shape[1]
+            first, last = gpu * rows, (gpu + 1) * rows - 1
+            blocks = (last // 128 - first // 128 + 1) * -(-columns // 128)
+            total += rows * columns + 4 * blocks
         else:
             total += 2 * math.prod(shape)
     return total
 
 
-def folder_of_tensors(shapes, in_fp8):
+def slice_of_tensors(shapes, in_fp8, gpu, n_gpus):
+    """Numbers the blocks, cuts the numbers, and counts the different ones."""
     total = 0
     for name, shape in shapes.items():
-        t = torch.empty(shape, device="meta")
         if name not in in_fp8:
-            total += t.numel() * torch.bfloat16.itemsize
+            total += torch.empty(shape, dtype=torch.bfloat16, device="meta").nbytes
             continue
-        scales = [b.numel() > 0 for a in t.split(128) for b in a.split(128, dim=1)]
-        total += t.numel() + 4 * sum(scales)
+        block = torch.arange(shape[0])[:, None] // 128 * 1000
+        block = block + torch.arange(shape[1]) // 128
+        mine = block.chunk(n_gpus)[gpu]
+        total += mine.numel() + 4 * mine.unique().numel()
     return total
 
 
-def _folder(shapes, in_fp8, blocks, scale=4):
+def _touched(rows, first, last):
+    return (last - 1) // 128 - first // 128 + 1
+
+
+def _slice(shapes, in_fp8, gpu, n_gpus, down=_touched, across=None, scale=4, **m):
     total = 0
     for name, shape in shapes.items():
-        numbers = math.prod(shape)
-        fp8 = name in in_fp8
-        total += numbers + scale * blocks(*shape) if fp8 else 2 * numbers
+        if name not in in_fp8:
+            total += 2 * math.prod(shape)
+            continue
+        rows, columns = shape[0] // n_gpus, shape[1]
+        blocks = down(shape[0], gpu * rows, (gpu + 1) * rows)
+        blocks *= across(columns) if across else math.ceil(columns / 128)
+        if m.get("blocks"):
+            blocks = m["blocks"](rows, columns)
+        total += m.get("one", 1) * rows * columns + scale * blocks
     return total
 
 
-def _ceil(rows, columns):
-    return math.ceil(rows / 128) * math.ceil(columns / 128)
+def slice_own_blocks(*args):
+    return _slice(*args, down=lambda rows, a, b: math.ceil((b - a) / 128))
 
 
-def folder_floor(shapes, in_fp8):
-    return _folder(shapes, in_fp8, lambda r, c: (r // 128) * (c // 128))
+def slice_one_more(*args):
+    return _slice(*args, down=lambda rows, a, b: b // 128 - a // 128 + 1)
 
 
-def folder_floor_of_columns(shapes, in_fp8):
-    return _folder(shapes, in_fp8, lambda r, c: math.ceil(r / 128) * (c // 128))
+def slice_one_less(*args):
+    return _slice(*args, down=lambda rows, a, b: (b - 1) // 128 - a // 128)
 
 
-def folder_one_more(shapes, in_fp8):
-    return _folder(shapes, in_fp8, lambda r, c: (r // 128 + 1) * (c // 128 + 1))
+def slice_whole_blocks(*args):
+    return _slice(*args, down=lambda rows, a, b: b // 128 - a // 128)
 
 
-def folder_flat(shapes, in_fp8):
-    return _folder(shapes, in_fp8, lambda r, c: math.ceil(r * c / 128**2))
+def slice_begun_blocks(*args):
+    down = lambda rows, a, b: math.ceil(b / 128) - math.ceil(a / 128)  # noqa: E731
+    return _slice(*args, down=down)
 
 
-def folder_flat_floor(shapes, in_fp8):
-    return _folder(shapes, in_fp8, lambda r, c: r * c // 16384)
+def slice_all_scales(*args):
+    return _slice(*args, down=lambda rows, a, b: math.ceil(rows / 128))
 
 
-def folder_tiles(shapes, in_fp8):
-    return _folder(shapes, in_fp8, lambda r, c: r * math.ceil(c / 128))
+def slice_from_1(shapes, in_fp8, gpu, n_gpus):
+    return _slice(shapes, in_fp8, gpu - 1, n_gpus)
 
 
-def folder_one_scale(shapes, in_fp8):
-    return _folder(shapes, in_fp8, lambda r, c: 1)
+def slice_floor_of_columns(*args):
+    return _slice(*args, across=lambda columns: columns // 128)
 
 
-def folder_no_scales(shapes, in_fp8):
-    return _folder(shapes, in_fp8, _ceil, scale=0)
+def slice_column_too_many(*args):
+    return _slice(*args, across=lambda columns: columns // 128 + 1)
 
 
-def folder_scale_of_a_byte(shapes, in_fp8):
-    return _folder(shapes, in_fp8, _ceil, scale=1)
+def slice_columns(shapes, in_fp8, gpu, n_gpus):
+    turned = {k: s[::-1] if k in in_fp8 else s for k, s in shapes.items()}
+    return _slice(turned, in_fp8, gpu, n_gpus)
 
 
-def folder_scale_in_bfloat16(shapes, in_fp8):
-    return _folder(shapes, in_fp8, _ceil, scale=2)
+def slice_flat(*args):
+    return _slice(*args, blocks=lambda r, c: math.ceil(r * c / 128**2))
 
 
-def folder_all_bfloat16(shapes, in_fp8):
-    total = sum(2 * math.prod(shape) for shape in shapes.values())
-    return total + sum(4 * _ceil(*shapes[name]) for name in in_fp8)
+def slice_rows(*args):
+    return _slice(*args, down=lambda rows, a, b: b - a)
 
 
-def folder_rest_in_float32(shapes, in_fp8):
-    rest = sum(math.prod(s) for name, s in shapes.items() if name not in in_fp8)
-    return folder(shapes, in_fp8) + 2 * rest
+def slice_one_scale(*args):
+    return _slice(*args, blocks=lambda r, c: 1)
 
 
-def folder_only_fp8(shapes, in_fp8):
-    return sum(math.prod(shapes[n]) + 4 * _ceil(*shapes[n]) for n in in_fp8)
+def slice_no_scales(*args):
+    return _slice(*args, scale=0)
 
 
-def folder_every_matrix(shapes, in_fp8):
-    return folder(shapes, {name for name, shape in shapes.items() if len(shape) == 2})
+def slice_scale_of_a_byte(*args):
+    return _slice(*args, scale=1)
 
 
-def folder_all_fp8(shapes, in_fp8):
-    return sum(math.prod(s) + 4 * _ceil(s[0], s[1]) for s in shapes.values())
+def slice_scale_in_bfloat16(*args):
+    return _slice(*args, scale=2)
+
+
+def slice_all_bfloat16(*args):
+    return _slice(*args, one=2)
+
+
+def _rest(shapes, in_fp8):
+    return sum(math.prod(s) for name, s in shapes.items() if name not in in_fp8)
+
+
+def slice_rest_in_float32(shapes, in_fp8, gpu, n_gpus):
+    return slice_(shapes, in_fp8, gpu, n_gpus) + 2 * _rest(shapes, in_fp8)
+
+
+def slice_rest_in_bytes(shapes, in_fp8, gpu, n_gpus):
+    return slice_(shapes, in_fp8, gpu, n_gpus) - _rest(shapes, in_fp8)
+
+
+def slice_only_fp8(shapes, in_fp8, gpu, n_gpus):
+    return slice_({name: shapes[name] for name in in_fp8}, in_fp8, gpu, n_gpus)
+
+
+def slice_all_cut(shapes, in_fp8, gpu, n_gpus):
+    cut = {
+        k: s if k in in_fp8 or len(s) == 1 else (s[0] // n_gpus, s[1])
+        for k, s in shapes.items()
+    }
+    return slice_(cut, in_fp8, gpu, n_gpus)
+
+
+def slice_not_cut(shapes, in_fp8, gpu, n_gpus):
+    more = sum(math.prod(shapes[name]) for name in in_fp8)
+    return slice_(shapes, in_fp8, gpu, n_gpus) + more - more // n_gpus
+
+
+def slice_scales_for_all(shapes, in_fp8, gpu, n_gpus):
+    rest = [s for k, s in shapes.items() if k not in in_fp8 and len(s) == 2]
+    for rows, columns in rest:
+        a, b = gpu * (rows // n_gpus), (gpu + 1) * (rows // n_gpus)
+        shapes = shapes | {f"{a}{columns}": (2 * _touched(rows, a, b),)}
+        more = 2 * _touched(rows, a, b) * (math.ceil(columns / 128) - 1)
+        shapes = shapes | {f"{a}{columns}{len(shapes)}": (more,)}
+    return slice_(shapes, in_fp8, gpu, n_gpus)
+
+
+def slice_every_matrix(shapes, in_fp8, gpu, n_gpus):
+    matrices = {name for name, shape in shapes.items() if len(shape) == 2}
+    return slice_(shapes, matrices, gpu, n_gpus)
+
+
+def slice_inverted(shapes, in_fp8, gpu, n_gpus):
+    others = {k for k, s in shapes.items() if k not in in_fp8 and len(s) == 2}
+    return slice_(shapes, others, gpu, n_gpus)
+
+
+def slice_all_fp8(shapes, in_fp8, gpu, n_gpus):
+    return slice_(shapes, set(shapes), gpu, n_gpus)
+
+
+def slice_clears_the_set(shapes, in_fp8, gpu, n_gpus):
+    out = slice_(shapes, in_fp8, gpu, n_gpus)
+    in_fp8.clear()
+    return out
 
 
 # --- 14.3 -------------------------------------------------------------------------
@@ -394,6 +500,74 @@ def tensors_bias_as_weight(config, layer):
 def tensors_short_names(config, layer):
     start = f"model.layers.{layer}."
     return {k.removeprefix(start): s for k, s in tensors(config, layer).items()}
+
+
+def _put(config, layer, end, shape):
+    """The right tensors, with another shape where the name ends so."""
+    found = tensors(config, layer)
+    return {k: shape if k.endswith(end) else s for k, s in found.items()}
+
+
+def tensors_arrays(config, layer):
+    return {k: np.array(s) for k, s in tensors(config, layer).items()}
+
+
+def tensors_o_turned(config, layer):
+    a = config.attention
+    shape = (a.n_heads * a.v_head_dim, config.dim)
+    return _put(config, layer, "o_proj.weight", shape)
+
+
+def tensors_down_turned(config, layer):
+    found = tensors(config, layer)
+    return {k: s[::-1] if "down" in k else s for k, s in found.items()}
+
+
+def tensors_o_of_keys(config, layer):
+    a = config.attention
+    return _whole(config, layer, _attention(config, o=a.n_heads * a.qk_nope_head_dim))
+
+
+def tensors_one_rope_query(config, layer):
+    a = config.attention
+    q_b = a.n_heads * a.qk_nope_head_dim + a.qk_rope_head_dim
+    return _whole(config, layer, _attention(config, q_b=q_b))
+
+
+def tensors_norm_of_all(config, layer):
+    a = config.attention
+    shape = (a.kv_lora_rank + a.qk_rope_head_dim,)
+    return _put(config, layer, "kv_a_layernorm.weight", shape)
+
+
+def tensors_experts_from_1(config, layer):
+    found, last = tensors(config, layer), config.moe.n_routed_experts
+    return {k.replace(".experts.0.", f".experts.{last}."): s for k, s in found.items()}
+
+
+def tensors_256_experts(config, layer):
+    moe = replace(config.moe, n_routed_experts=256)
+    return tensors(replace(config, moe=moe), layer)
+
+
+def tensors_shared_numbered(config, layer):
+    found = tensors(config, layer)
+    parts = {k: s for k, s in found.items() if "shared_experts" not in k}
+    if layer >= config.n_dense_layers:
+        for e in range(config.moe.n_shared_experts):
+            start = f"mlp.shared_experts.{e}"
+            parts |= _named(layer, _network(start, config.moe.inter_dim, config.dim))
+    return parts
+
+
+def tensors_mtp_early(config, layer):
+    found = tensors(config, layer)
+    last = layer == config.n_layers - 1
+    return found | _named(layer, _mtp(config)) if last else found
+
+
+def tensors_no_bias(config, layer):
+    return {k: s for k, s in tensors(config, layer).items() if not k.endswith("bias")}
 
 
 # --- 14.4 -------------------------------------------------------------------------
@@ -644,43 +818,134 @@ def layer_in_place(x, w, attend, part):
     return _finish(x, w, part)
 
 
+def _worth(x, w, attend, part, worth):
+    def limit(ranked, part):
+        return _open(ranked, part, worth=worth)
+
+    return _finish(_after_attention(x, w, attend), w, part, limit)
+
+
+def layer_group_of_open(x, w, attend, part):
+    n = part.n_limited_groups
+    return _worth(x, w, attend, part, lambda g: np.sort(g)[..., -n:].sum(-1))
+
+
+def layer_group_of_three(x, w, attend, part):
+    return _worth(x, w, attend, part, lambda g: np.sort(g)[..., -3:].sum(-1))
+
+
+def layer_group_without_bias(x, w, attend, part):
+    def worth(groups):
+        scores = groups - w["bias"].reshape(part.n_groups, -1)
+        return np.sort(scores)[..., -2:].sum(-1)
+
+    return _worth(x, w, attend, part, worth)
+
+
+def layer_group_size(x, w, attend, part):
+    n = len(w["gate"]) // part.n_groups
+    wrong = replace(part, n_groups=n, n_limited_groups=min(n, part.n_limited_groups))
+    return layer(x, w, attend, wrong)
+
+
+def layer_interleaved(x, w, attend, part):
+    """The experts renamed so that i % n_groups is the group."""
+    order = np.arange(len(w["gate"])).reshape(-1, part.n_groups).T.ravel()
+    names = ("gate", "bias", "w1", "w2", "w3")
+    return layer(x, w | {k: w[k][order] for k in names}, attend, part)
+
+
+def layer_silu_on_w3(x, w, attend, part):
+    names = {"w1": w["w3"], "w3": w["w1"], "s1": w["s3"], "s3": w["s1"]}
+    return layer(x, w | names, attend, part)
+
+
+def _other_norm(x, w, attend, part, norm):
+    h = x + attend(norm(x, w["attn_norm"]))
+    u = norm(h, w["ffn_norm"])
+    scores, chosen = _gate(u, w, part)
+    return h + _shared(u, w) + _routed(u, w, _weigh(scores, chosen, part), chosen)
+
+
+def layer_no_eps(x, w, attend, part):
+    def norm(x, gain):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True)) * gain
+
+    return _other_norm(x, w, attend, part, norm)
+
+
+def layer_eps_outside(x, w, attend, part):
+    def norm(x, gain):
+        return x / (np.sqrt((x**2).mean(-1, keepdims=True)) + 1e-6) * gain
+
+    return _other_norm(x, w, attend, part, norm)
+
+
+def layer_mean_of_all(x, w, attend, part):
+    def norm(x, gain):
+        return x / np.sqrt((x**2).mean() + 1e-6) * gain
+
+    return _other_norm(x, w, attend, part, norm)
+
+
+def layer_rounded(x, w, attend, part):
+    return layer(x, w, attend, part).astype(np.float32).astype(np.float64)
+
+
 ANSWERS = {
     "14.1": Answers(
-        right=[met, met_layer_by_layer],
+        right=[held, held_layer_by_layer],
         wrong=[
-            Wrong(met_all_sparse, "every layer was counted as sparse"),
-            Wrong(met_one_layer, "one layer was counted"),
-            Wrong(met_without_the_chosen, "that a token chooses were taken away"),
-            Wrong(met_no_routed, "all routed experts were taken away"),
-            Wrong(met_no_shared, "shared experts were taken away"),
-            Wrong(met_shared_among_chosen, "on top of them"),
-            Wrong(met_one_matrix, "not one"),
-            Wrong(met_two_matrices, "not two"),
-            Wrong(met_dense_width, "the width of the dense network"),
-            Wrong(met_with_embedding, "the embedding is still in it"),
-            Wrong(met_no_head, "the head counts"),
-            Wrong(met_no_gate_rows, "rows of the gate"),
-            Wrong(met_not, "what a token does not meet"),
+            Wrong(held_all_sparse, "every layer was counted as sparse"),
+            Wrong(held_with_mtp, "MTP modules were counted"),
+            Wrong(held_three_dense, "three dense layers, as V3 has"),
+            Wrong(held_58, "58 sparse layers, as V3 has"),
+            Wrong(held_one_layer, "one layer was counted"),
+            Wrong(held_away, "that the GPU holds were taken away"),
+            Wrong(held_no_routed, "all routed experts were taken away"),
+            Wrong(held_no_extra, "experts are missing"),
+            Wrong(held_extra_away, "experts were taken away: the GPU holds them"),
+            Wrong(held_extra_of_all, "every GPU holds so many more"),
+            Wrong(held_chosen, "do not matter here"),
+            Wrong(held_all_divided, "all of the model was divided"),
+            Wrong(held_shared_divided, "they lie on every GPU"),
+            Wrong(held_one_matrix, "not one"),
+            Wrong(held_two_matrices, "not two"),
+            Wrong(held_dense_width, "the width of the dense network"),
+            Wrong(held_no_gate_rows, "rows of the gate"),
+            Wrong(held_not, "what the GPU does not hold"),
         ],
     ),
     "14.2": Answers(
-        right=[folder, folder_of_tensors],
+        right=[slice_, slice_of_tensors],
         wrong=[
-            Wrong(folder_floor, "left over at the edges"),
-            Wrong(folder_floor_of_columns, "only one of the two edges"),
-            Wrong(folder_one_more, "a whole block too many"),
-            Wrong(folder_flat, "blocks have two sides"),
-            Wrong(folder_flat_floor, "blocks have two sides"),
-            Wrong(folder_tiles, "128 rows share one"),
-            Wrong(folder_one_scale, "one for each block"),
-            Wrong(folder_no_scales, "the scales are missing"),
-            Wrong(folder_scale_of_a_byte, "four bytes"),
-            Wrong(folder_scale_in_bfloat16, "four bytes"),
-            Wrong(folder_all_bfloat16, "has one byte"),
-            Wrong(folder_rest_in_float32, "takes two bytes"),
-            Wrong(folder_only_fp8, "are missing"),
-            Wrong(folder_every_matrix, "every matrix was counted as FP8"),
-            Wrong(folder_all_fp8, "no second side"),
+            Wrong(slice_own_blocks, "not of the slice"),
+            Wrong(slice_one_more, "does not touch the next one"),
+            Wrong(slice_one_less, "the block of the slice's last row"),
+            Wrong(slice_whole_blocks, "first or last block is missing"),
+            Wrong(slice_begun_blocks, "first or last block is missing"),
+            Wrong(slice_all_scales, "all scales of the matrix"),
+            Wrong(slice_from_1, "counted from 0"),
+            Wrong(slice_floor_of_columns, "left over at the right"),
+            Wrong(slice_column_too_many, "columns are a multiple of 128"),
+            Wrong(slice_columns, "a slice has whole rows"),
+            Wrong(slice_flat, "blocks have two sides"),
+            Wrong(slice_rows, "128 rows share one"),
+            Wrong(slice_one_scale, "one for each block"),
+            Wrong(slice_no_scales, "the scales are missing"),
+            Wrong(slice_scale_of_a_byte, "four bytes"),
+            Wrong(slice_scale_in_bfloat16, "four bytes"),
+            Wrong(slice_all_bfloat16, "has one byte"),
+            Wrong(slice_rest_in_float32, "takes two bytes"),
+            Wrong(slice_rest_in_bytes, "takes two bytes"),
+            Wrong(slice_only_fp8, "are missing"),
+            Wrong(slice_all_cut, "they lie whole on every GPU"),
+            Wrong(slice_not_cut, "were not cut"),
+            Wrong(slice_scales_for_all, "only what is in FP8 has scales"),
+            Wrong(slice_every_matrix, "every matrix was counted as FP8"),
+            Wrong(slice_inverted, "the other way round"),
+            Wrong(slice_all_fp8, "no second side"),
+            Wrong(slice_clears_the_set, "is the caller's"),
         ],
     ),
     "14.3": Answers(
@@ -705,7 +970,18 @@ ANSWERS = {
             Wrong(tensors_square_o, "of v channels"),
             Wrong(tensors_narrow_eh, "2 D columns"),
             Wrong(tensors_bias_as_weight, "ends without .weight"),
-            Wrong(tensors_short_names, "lacks"),
+            Wrong(tensors_short_names, "no name is right"),
+            Wrong(tensors_arrays, "tuple of whole numbers"),
+            Wrong(tensors_o_turned, "this tensor is turned round"),
+            Wrong(tensors_down_turned, "this tensor is turned round"),
+            Wrong(tensors_o_of_keys, "of v channels"),
+            Wrong(tensors_one_rope_query, "not H n + r"),
+            Wrong(tensors_norm_of_all, "the latent alone is normed"),
+            Wrong(tensors_experts_from_1, "experts are counted from 0"),
+            Wrong(tensors_256_experts, "not 256 as in V3"),
+            Wrong(tensors_shared_numbered, "shared experts have no numbers"),
+            Wrong(tensors_mtp_early, "is no MTP module"),
+            Wrong(tensors_no_bias, "e_score_correction_bias is missing"),
         ],
     ),
     "14.4": Answers(
@@ -735,6 +1011,16 @@ ANSWERS = {
             Wrong(layer_parallel, "read that of h"),
             Wrong(layer_no_silu, "the silu is missing"),
             Wrong(layer_in_place, "in place"),
+            Wrong(layer_group_of_open, "however many groups are open"),
+            Wrong(layer_group_of_three, "more than its two best"),
+            Wrong(layer_group_without_bias, "was taken without the bias"),
+            Wrong(layer_group_size, "groups of n_groups experts"),
+            Wrong(layer_interleaved, "a group is of neighbours"),
+            Wrong(layer_silu_on_w3, "the silu is on the wrong product"),
+            Wrong(layer_mean_of_all, "each token's own"),
+            Wrong(layer_no_eps, "the 10^-6 under the root is missing"),
+            Wrong(layer_eps_outside, "the 10^-6 goes under the root"),
+            Wrong(layer_rounded, "is everything float64"),
         ],
     ),
 }
