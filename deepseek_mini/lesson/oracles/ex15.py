@@ -2,6 +2,9 @@
 their own.
 """
 
+import numpy as np
+import torch
+
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake
 from deepseek_mini.lesson.oracles.chat_loss import LOSS
 from deepseek_mini.lesson.oracles.divergence import DIVERGENCE
@@ -57,6 +60,10 @@ def mask_cases(rng):
     two = [x for last in ("whole", "cut") for x in _conversation(rng, *marks, 1, last)]
     two.insert(two.index(eos) + 2, 40)  # the second has a system message
     yield Case((two, *marks), "two conversations in a row")
+    padded = [*_conversation(rng, *marks, 2), eos, eos, eos]
+    yield Case((padded, *marks), "filled up with ends")
+    early = [0, eos, *_conversation(rng, *marks, 2)[1:]]
+    yield Case((early, *marks), "an end before the first question")
 
 
 def _by_state(opens=True, ends=True):
@@ -99,6 +106,56 @@ def _last_answer(ids, user, assistant, eos):
     return [x and i > start for i, x in enumerate(right)]
 
 
+def _without_cut(short):
+    """A cut last answer loses its last token (`short`), or all of it."""
+
+    def wrong(ids, user, assistant, eos):
+        trained = trained_tokens(ids, user, assistant, eos)
+        marks = [i for i, id in enumerate(ids) if id in (assistant, eos)]
+        if not marks or ids[marks[-1]] == eos or marks[-1] == len(ids) - 1:
+            return trained
+        keep = len(ids) - 1 if short else marks[-1] + 1
+        return trained[:keep] + [False] * (len(ids) - keep)
+
+    return wrong
+
+
+def _is_cut(ids, user, assistant, eos):
+    return trained_tokens([*ids, 0], user, assistant, eos)[-1] and ids[-1] != assistant
+
+
+def _toggled(ids, user, assistant, eos):
+    trained, inside = [], False
+    for id in ids:
+        trained.append(inside)
+        inside = inside != (id in (assistant, eos))
+    return trained
+
+
+def _every_end(ids, *marks):
+    return [x or id == marks[-1] for x, id in zip(trained_tokens(ids, *marks), ids)]
+
+
+def _no_empty(ids, user, assistant, eos):
+    """The end of an empty answer is not trained."""
+    right = trained_tokens(ids, user, assistant, eos)
+    return [
+        x and not (id == eos and before == assistant)
+        for x, id, before in zip(right, ids, [None, *ids])
+    ]
+
+
+def _past_empty(ids, user, assistant, eos):
+    """The end is looked for from the second token of an answer on."""
+    trained = [False] * len(ids)
+    for i, id in enumerate(ids):
+        if id == assistant:
+            ends = [j + 1 for j in range(i + 2, len(ids)) if ids[j] == eos]
+            end = min(ends, default=len(ids))
+            trained[i + 1 : end] = [True] * len(ids[i + 1 : end])
+    return trained
+
+
 def _shifted(ids, *marks):
     return [*trained_tokens(ids, *marks)[1:], False]
 
@@ -133,6 +190,46 @@ MASK = Exercise(
             )
             for counts in (False, True)
         ),
+        *(
+            Mistake(
+                "the last answer may have no end: then it is trained all the same, "
+                "and up to the last id",
+                gives=_without_cut(short),
+            )
+            for short in (False, True)
+        ),
+        *(
+            Mistake(
+                "an end that stands in no answer is nobody's: here it opens one, or is "
+                "trained itself",
+                gives=wrong,
+            )
+            for wrong in (_toggled, _every_end)
+        ),
+        Mistake(
+            "an answer that is empty has an end all the same, and that is trained",
+            gives=_no_empty,
+        ),
+        Mistake(
+            "where an answer is empty its end comes at once: here the search for it "
+            "begins one place too late",
+            gives=_past_empty,
+        ),
+        Mistake(
+            "`user` and `assistant` are exchanged: these are the questions",
+            gives=lambda ids, user, assistant, eos: trained_tokens(
+                ids, assistant, user, eos
+            ),
+        ),
+        Mistake(
+            "every token is trained here, the questions too",
+            gives=lambda ids, *marks: [True] * len(ids),
+        ),
+        Mistake(
+            "the ids of the example, 7, 8 and 1, stand in your function: the marks are "
+            "arguments, and differ from call to call",
+            gives=lambda ids, *marks: trained_tokens(ids, 7, 8, 1),
+        ),
         Mistake("only the first answer is trained", gives=_first_answer),
         Mistake("only the last answer is trained", gives=_last_answer),
         Mistake(
@@ -144,6 +241,17 @@ MASK = Exercise(
         Mistake(
             "the search for the end fails where there is none: a cut answer, a prompt",
             raises="ValueError|IndexError",
+        ),
+        Mistake(
+            "asked for is a list: `.tolist()` makes one of a tensor or an array",
+            when=lambda got, want, args: isinstance(got, torch.Tensor | np.ndarray),
+        ),
+        Mistake(
+            "one bool for each id is asked for, also for those of an answer that has "
+            "no end",
+            when=lambda got, want, args: (
+                isinstance(got, list) and len(got) < len(want) and _is_cut(*args)
+            ),
         ),
         Mistake(
             "one bool for each id is asked for",

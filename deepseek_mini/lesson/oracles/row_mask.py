@@ -28,6 +28,8 @@ def mask_cases(rng):
         tokens = torch.from_numpy(rng.choice(others, (B, T)))
         begins = torch.from_numpy(rng.random((B, T)) < 0.3)
         begins[:, 0] = True
+        if B == 2:
+            begins[0, 1], tokens[0, 1] = False, others[0]  # it is 0, unless bos is
         if T > 4:
             begins[0, 4] = begins[0, 3] = True  # a conversation of one token
         if B == 3:
@@ -56,6 +58,28 @@ def _late(tokens, bos):
     return _same(starts.cumsum(1) - starts).tril()
 
 
+def _headless(alone):
+    """Tokens before the first bos see nothing, or (`alone`) themselves."""
+
+    def wrong(tokens, bos):
+        headed = (_documents(tokens, bos) > 0)[:, :, None]
+        kept = (_same(_documents(tokens, bos)) & headed).tril()
+        return kept | (torch.eye(tokens.shape[1], dtype=torch.bool) & ~headed & alone)
+
+    return wrong
+
+
+def _first_skipped(tokens, bos):
+    """The first bos of a row is no border: what stands before it is seen."""
+    return _same((_documents(tokens, bos) - 1).clamp(min=0)).tril()
+
+
+def _sees_first(tokens, bos):
+    right = packed_mask(tokens, bos)
+    right[:, :, 0] = True
+    return right
+
+
 ROW_MASK = Exercise(
     id="15.3",
     title="Keep them apart",
@@ -68,6 +92,27 @@ ROW_MASK = Exercise(
         Mistake(
             "conversations see those before them: the mask is only causal",
             gives=lambda tokens, bos: _causal(tokens),
+        ),
+        Mistake(
+            "a number stands in your function where `bos` belongs: here another token "
+            "is bos",
+            gives=lambda tokens, bos: _same(_documents(tokens, 0)).tril(),
+        ),
+        *(
+            Mistake(
+                "the tokens before the first bos of a row belong together: they see "
+                "each other as a conversation's do, and not nothing or only themselves",
+                gives=_headless(alone),
+            )
+            for alone in (False, True)
+        ),
+        Mistake(
+            "the first bos of a row is a border too, where tokens stand before it",
+            gives=_first_skipped,
+        ),
+        Mistake(
+            "every token sees place 0, whichever conversation that is of",
+            gives=_sees_first,
         ),
         Mistake(
             "within a conversation tokens see those after them",
@@ -99,10 +144,18 @@ ROW_MASK = Exercise(
             gives=lambda tokens, bos: _same(tokens).tril(),
         ),
         Mistake(
-            "the conversations are numbered on through the whole batch, and a row's "
-            "are compared with another row's",
+            "this is one square over all rows: every row of the batch has a square of "
+            "its own, and no row is compared with another",
             when=lambda got, want, args: (
-                isinstance(got, torch.Tensor) and got.ndim == 2 and want.shape[0] > 1
+                isinstance(got, torch.Tensor)
+                and got.ndim == 2
+                and len(got) == want.shape[0] * want.shape[1] > want.shape[1]
+            ),
+        ),
+        Mistake(
+            "this is the square of one row: asked for is one for each row, [B, T, T]",
+            when=lambda got, want, args: (
+                isinstance(got, torch.Tensor) and got.shape == want.shape[1:]
             ),
         ),
         Mistake(
