@@ -841,9 +841,9 @@ def group_advantages(rewards: np.ndarray) -> np.ndarray:
 # To try it, take away the # of the next lines. It should print
 # [1.2247, -0.8165, -0.8165, -0.8165, 1.2247]
 # [-1.5811, 1.5811, 0.0, 0.0, 0.0] and five zeros
-# rewards = np.array([[1, 0, 0, 0, 1], [5, 7, 6, 6, 6], [0.7] * 5])  # [N, G]
-# for row in group_advantages(rewards):
-#     print((row.round(4) + 0.0).tolist())
+# rewards = np.array([[1, 0, 0, 0, 1], [5, 7, 6, 6, 6], [0.11] * 5])  # [N, G]
+# for row in group_advantages(rewards).tolist():
+#     print([round(x, 4) + 0.0 for x in row])
 check("17.1", group_advantages)
 
 # %% [markdown]
@@ -869,7 +869,8 @@ def kl_estimate(logps: np.ndarray, ref_logps: np.ndarray) -> np.ndarray:
 # %%
 # To try it, take away the # of the next lines. It should print [[0.1931, 0.3069, 0.0]]
 # logps, ref_logps = np.log([[0.5, 0.25, 0.5]]), np.log([[0.25, 0.5, 0.5]])  # [B, T]
-# print((kl_estimate(logps, ref_logps).round(4) + 0.0).tolist())
+# kl = kl_estimate(logps, ref_logps).tolist()
+# print([[round(x, 4) + 0.0 for x in row] for row in kl])
 check("17.2", kl_estimate)
 
 # %% [markdown]
@@ -947,7 +948,8 @@ def token_weights(answers: np.ndarray, end_id: int, average: str) -> np.ndarray:
 # [[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.5, 0.5]]
 # answers = np.array([[7, 0, 5, 0], [7, 5, 8, 9]])  # [B, T]
 # for average in ("length", "tokens", "sum"):
-#     print(token_weights(answers, 0, average).round(4).tolist())
+#     weights = token_weights(answers, 0, average).tolist()
+#     print([[round(x, 4) for x in row] for row in weights])
 check("17.4", token_weights)
 
 # %% [markdown]

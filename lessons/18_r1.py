@@ -515,8 +515,8 @@ check("18.1", pass_at_k)
 # text. Return accuracy + `bonus` · format, a float, where each of the two is 0 or 1:
 #
 # - **accuracy** is 1 if `<answer>` and `</answer>` stand in the text once each, in this
-#   order, and what is between them, without white space at its ends, equals `answer`.
-#   The rest of the text does not matter.
+#   order, and what is between them, without white space at its ends, equals `answer`,
+#   character by character ("37.0" is not "37"). The rest of the text does not matter.
 # - **format** is 1 if each of `<think>`, `</think>`, `<answer>`, `</answer>` stands in the
 #   text once, in this order, and outside of the two pairs (before, between, behind) there is
 #   white space or nothing. What is inside does not matter: it may be empty or have several
@@ -540,11 +540,13 @@ def reward(text: str, answer: str, bonus: float) -> float:
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next lines. It should print 1.25 1.0 0.25 0.0 0.0
+# To try it, take away the # of the next lines. It should print
+# 1.25 1.0 0.25 0.0 0.0 1.0 1.0
 # work = "<think>6+15=21;21+16=37</think>"
 # texts = [work + "\n<answer> 37 </answer>", "<answer>37</answer>",
 #          work + "<answer>35</answer>", "37",
-#          work + "<answer>35</answer><answer>37</answer>"]
+#          work + "<answer>35</answer><answer>37</answer>",
+#          work + " so <answer>37</answer>", "Sure! " + work + "<answer>37</answer>"]
 # print(*(reward(text, "37", 0.25) for text in texts))
 check("18.2", reward)
 
@@ -553,11 +555,12 @@ check("18.2", reward)
 #
 # *A few lines, 8 minutes.* `answers` is a list of what a model answered to one problem, in
 # the order given: texts, and `None` where no answer was found. Return the text that comes
-# most often. `None` is no vote. Of texts that come equally often return the one whose
-# first place in the list is earliest, and `None` if nobody voted.
+# most often. `None` is no vote. Any text is one, as it stands: an empty one too, and " 37"
+# is another text than "37". Of texts that come equally often return the one whose first
+# place in the list is earliest, and `None` if nobody voted.
 #
-# By hand: of "37", None, "27", None, "27", None the vote goes to "27". Of "27", "37", "37",
-# "27" both have two votes, and "27" was given first.
+# By hand: of "37", None, "27", None, "27", None the vote goes to "27". Of "27", "17", "17",
+# "27", "37", "37" each has two votes, and "27" was given first.
 
 # %%
 def majority(answers: list[str | None]) -> str | None:
@@ -572,7 +575,8 @@ def majority(answers: list[str | None]) -> str | None:
 
 # %%
 # To try it, take away the # of the next lines. It should print 27 27 None
-# lists = ["37", None, "27", None, "27", None], ["27", "37", "37", "27"], [None]
+# lists = [["37", None, "27", None, "27", None], ["27", "17", "17", "27", "37", "37"],
+#          [None]]
 # print(*(majority(answers) for answers in lists))
 check("18.3", majority)
 

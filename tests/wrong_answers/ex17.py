@@ -23,10 +23,23 @@ def advantages_by_loop(rewards):
     return out
 
 
+def advantages_in_float32(rewards):
+    return advantages_where(rewards.astype(np.float32))
+
+
 def advantages_tiny_number(rewards):
-    """Right within the tolerance: 1e-8 is nothing beside these stds."""
     centred = rewards - rewards.mean(axis=1, keepdims=True)
     return centred / (rewards.std(axis=1, keepdims=True) + 1e-8)
+
+
+def advantages_threshold(rewards):
+    std = rewards.std(axis=1, keepdims=True)
+    centred = rewards - rewards.mean(axis=1, keepdims=True)
+    return np.where(std < 1e-3, 0.0, centred / np.maximum(std, 1e-3))
+
+
+def advantages_rounded(rewards):
+    return advantages_where(rewards.round(6))
 
 
 def advantages_of_batch(rewards):
@@ -265,6 +278,11 @@ def gain_old_learns(logps, old_logps, advantages, clip):
     return torch.minimum(ratio * advantages, bounded * advantages)
 
 
+def gain_flag_changed(logps, old_logps, advantages, clip):
+    old_logps.requires_grad_(False)
+    return gain_min(logps, old_logps, advantages, clip)
+
+
 def gain_detached(logps, old_logps, advantages, clip):
     return gain_min(logps.detach(), old_logps, advantages, clip)
 
@@ -381,6 +399,12 @@ def weights_sum_as_length(answers, end_id, average):
     return _weighed(_kept(answers, end_id), "length" if average == "sum" else average)
 
 
+def weights_of_ids_dtype(answers, end_id, average):
+    weights = np.zeros_like(answers)
+    weights[:] = weights_cumsum(answers, end_id, average)
+    return weights
+
+
 def weights_mask(answers, end_id, average):
     return _kept(answers, end_id)
 
@@ -482,6 +506,12 @@ def _trl(rewards):
     return ((rewards - rewards.mean(dim=1, keepdim=True)) / (std + 1e-4)).reshape(-1, 1)
 
 
+def _tiny(rewards):
+    std = rewards.std(dim=1, keepdim=True, correction=0)
+    return ((rewards - rewards.mean(dim=1, keepdim=True)) / (std + 1e-8)).reshape(-1, 1)
+
+
+loss_tiny = _named(_changed(_tiny), "loss_tiny")
 loss_rounding = _named(_changed(_rounding), "loss_rounding")
 loss_trl = _named(_changed(_trl), "loss_trl")
 loss_batch = _named(_changed(_batch), "loss_batch")
@@ -538,6 +568,10 @@ loss_mask_short = _named(
 
 def loss_objective(logps, old_logps, ref_logps, rewards, mask, clip, beta):
     return -loss_plain(logps, old_logps, ref_logps, rewards, mask, clip, beta)
+
+
+def loss_fixed_clip(logps, old_logps, ref_logps, rewards, mask, clip, beta):
+    return loss_plain(logps, old_logps, ref_logps, rewards, mask, 0.2, beta)
 
 
 def loss_no_beta(logps, old_logps, ref_logps, rewards, mask, clip, beta):
@@ -658,8 +692,11 @@ def loss_kl_detached(logps, old_logps, ref_logps, rewards, mask, clip, beta):
 
 ANSWERS = {
     "17.1": Answers(
-        right=[advantages_where, advantages_by_loop, advantages_tiny_number],
+        right=[advantages_where, advantages_by_loop, advantages_in_float32],
         wrong=[
+            Wrong(advantages_tiny_number, "the number added to the std"),
+            Wrong(advantages_threshold, "differ by little"),
+            Wrong(advantages_rounded, "differ by little"),
             Wrong(advantages_of_batch, "of all rewards together"),
             Wrong(advantages_of_columns, "a group is a row"),
             Wrong(advantages_sample_std, "this one has G"),
@@ -711,7 +748,8 @@ ANSWERS = {
             Wrong(gain_whole_answer, "each token has its own"),
             Wrong(gain_around_zero, "has not moved is 1"),
             Wrong(gain_no_old, "every ratio is 1"),
-            Wrong(gain_loss, "the sign is reversed"),
+            Wrong(gain_loss, "return the gain itself"),
+            Wrong(gain_flag_changed, "compute with old_logps.detach()"),
             Wrong(gain_mean, "the gain of every token"),
             Wrong(gain_old_learns, "old_logps gets a gradient"),
             Wrong(gain_detached, "no gradient reaches logps"),
@@ -735,6 +773,7 @@ ANSWERS = {
             Wrong(weights_length_as_tokens, 'this is what "tokens" does'),
             Wrong(weights_sum_as_length, "their lengths play no part"),
             Wrong(weights_mask, "only zeros and ones"),
+            Wrong(weights_of_ids_dtype, "the dtype of the ids"),
         ],
     ),
     "17.5": Answers(
@@ -746,6 +785,8 @@ ANSWERS = {
             Wrong(loss_nan, "whose rewards are all equal"),
             Wrong(loss_rounding, "a rounding error away"),
             Wrong(loss_trl, "the number added to the std"),
+            Wrong(loss_tiny, "the number added to the std"),
+            Wrong(loss_fixed_clip, "whatever `clip` is"),
             Wrong(loss_rewards, "were taken for advantages"),
             Wrong(loss_centred, "not divided by their group's std"),
             Wrong(loss_objective, "an optimiser lowers"),

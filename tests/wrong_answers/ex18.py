@@ -215,6 +215,113 @@ def reward_format_only(text, answer, bonus):
     return bonus * right_format(text)
 
 
+def _named(function, name):
+    function.__name__ = name
+    return function
+
+
+def _with_pattern(pattern, tags=TAGS):
+    def wrong(text, answer, bonus):
+        once = all(text.count(tag) == 1 for tag in tags)
+        form = once and re.fullmatch(pattern, text, re.DOTALL)
+        return right_accuracy(text, answer) + bonus * bool(form)
+
+    return wrong
+
+
+PAIRS = "<think>.*</think>\\s*<answer>.*</answer>"
+reward_before = _named(_with_pattern(rf".*{PAIRS}\s*"), "reward_before")
+reward_between = _named(
+    _with_pattern(r"\s*<think>.*</think>.*<answer>.*</answer>\s*"), "reward_between"
+)
+reward_no_less = _named(
+    _with_pattern(r"\s*<think>[^<]*</think>\s*<answer>[^<]*</answer>\s*"),
+    "reward_no_less",
+)
+reward_not_empty = _named(
+    _with_pattern(r"\s*<think>.+</think>\s*<answer>.+</answer>\s*"), "reward_not_empty"
+)
+reward_opened_once = _named(_with_pattern(WHOLE, TAGS[::2]), "reward_opened_once")
+
+
+def reward_search_to_end(text, answer, bonus):
+    once = all(text.count(tag) == 1 for tag in TAGS)
+    form = once and re.search(rf"{PAIRS}\s*$", text, re.DOTALL)
+    return right_accuracy(text, answer) + bonus * bool(form)
+
+
+def reward_ordered_to_end(text, answer, bonus):
+    form = all(text.count(tag) == 1 for tag in TAGS)
+    places = [text.find(tag) for tag in TAGS]
+    form = form and places == sorted(places)
+    form = form and text.rstrip().endswith("</answer>")
+    return right_accuracy(text, answer) + bonus * form
+
+
+def reward_split(text, answer, bonus):
+    accuracy = False
+    if text.count("<answer>") == 1 and text.count("</answer>") == 1:
+        inside = text.split("<answer>")[1].split("</answer>")[0]
+        accuracy = inside.strip() == answer
+    return accuracy + bonus * right_format(text)
+
+
+def reward_opening_counted(text, answer, bonus):
+    accuracy = form = False
+    if text.count("<answer>") == 1:
+        found = re.search("<answer>(.*?)</answer>", text, re.DOTALL)
+        accuracy = found is not None and found[1].strip() == answer
+        form = text.count("<think>") == 1 and re.fullmatch(WHOLE, text, re.DOTALL)
+    return accuracy + bonus * bool(form)
+
+
+def _comparing(same):
+    def wrong(text, answer, bonus):
+        accuracy = False
+        if text.count("<answer>") == 1 and text.count("</answer>") == 1:
+            found = re.search("<answer>(.*)</answer>", text, re.DOTALL)
+            accuracy = found is not None and bool(same(found[1].strip(), answer))
+        return accuracy + bonus * right_format(text)
+
+    return wrong
+
+
+def _equal_numbers(inside, answer):
+    try:
+        return float(inside) == float(answer)
+    except ValueError:
+        return inside == answer
+
+
+reward_float = _named(_comparing(_equal_numbers), "reward_float")
+reward_zeros = _named(_comparing(lambda i, a: i.lstrip("0") == a), "reward_zeros")
+reward_squeezed = _named(
+    _comparing(lambda i, a: "".join(i.split()) == "".join(a.split())), "reward_squeezed"
+)
+reward_lower = _named(
+    _comparing(lambda i, a: i.casefold() == a.casefold()), "reward_lower"
+)
+reward_digits = _named(
+    _comparing(lambda i, a: re.fullmatch(r"\d+", i) and i == a), "reward_digits"
+)
+reward_unescaped = _named(
+    _comparing(lambda i, a: re.fullmatch(a, i)), "reward_unescaped"
+)
+
+
+def reward_dot_stops(text, answer, bonus):
+    accuracy = False
+    if text.count("<answer>") == 1 and text.count("</answer>") == 1:
+        found = re.search("<answer>(.*)</answer>", text)
+        accuracy = found is not None and found[1].strip() == answer
+    return accuracy + bonus * right_format(text)
+
+
+def reward_dots_stop(text, answer, bonus):
+    form = all(text.count(tag) == 1 for tag in TAGS) and re.fullmatch(WHOLE, text)
+    return reward_dot_stops(text, answer, 0.0) + bonus * bool(form)
+
+
 # --- 18.3 -------------------------------------------------------------------------
 
 
@@ -281,6 +388,33 @@ def vote_nobody_max(answers):
     return max(given, key=given.count)
 
 
+def vote_first_to_reach(answers):
+    votes, best, most = {}, None, 0
+    for answer in answers:
+        if answer is not None:
+            votes[answer] = votes.get(answer, 0) + 1
+            if votes[answer] > most:
+                best, most = answer, votes[answer]
+    return best
+
+
+def vote_filtered(answers):
+    return vote_counter(list(filter(None, answers)))
+
+
+def vote_stripped(answers):
+    return vote_counter([a.strip() for a in answers if a is not None])
+
+
+def vote_of_numbers(answers):
+    best = vote_counter([int(a) for a in answers if a is not None])
+    return None if best is None else str(best)
+
+
+def vote_zeros_off(answers):
+    return vote_counter([a.lstrip("0") for a in answers if a is not None])
+
+
 def pass_by_listing(n, correct, k):
     """Every draw, where there are few enough to list."""
     if comb(n, k) > 5000:
@@ -329,6 +463,23 @@ ANSWERS = {
             Wrong(reward_no_bonus_weight, "earns bonus, not 1"),
             Wrong(reward_accuracy_only, "the format is missing"),
             Wrong(reward_format_only, "only the format is paid"),
+            Wrong(reward_before, "words before the first pair"),
+            Wrong(reward_search_to_end, "words before the first pair"),
+            Wrong(reward_between, "words between the pairs"),
+            Wrong(reward_ordered_to_end, "words before and between"),
+            Wrong(reward_no_less, "begins no tag"),
+            Wrong(reward_not_empty, "may be empty"),
+            Wrong(reward_split, "the order of the two counts"),
+            Wrong(reward_opened_once, "closing tag that comes twice"),
+            Wrong(reward_opening_counted, "closing tag that comes twice"),
+            Wrong(reward_float, '"37.0" and "037" are not'),
+            Wrong(reward_zeros, '"037" is not'),
+            Wrong(reward_squeezed, "only white space at the ends"),
+            Wrong(reward_lower, "small and capital"),
+            Wrong(reward_digits, "an answer is any text"),
+            Wrong(reward_unescaped, "a meaning of their own"),
+            Wrong(reward_dot_stops, "re.DOTALL"),
+            Wrong(reward_dots_stop, "re.DOTALL"),
         ],
     ),
     "18.3": Answers(
@@ -344,6 +495,11 @@ ANSWERS = {
             Wrong(vote_nobody, "nothing to count"),
             Wrong(vote_nobody_mode, "nothing to count"),
             Wrong(vote_nobody_max, "nothing to count"),
+            Wrong(vote_first_to_reach, "first to reach its votes"),
+            Wrong(vote_filtered, "an empty text is a text"),
+            Wrong(vote_stripped, "as they stand"),
+            Wrong(vote_of_numbers, "need not be numbers"),
+            Wrong(vote_zeros_off, "as they stand"),
         ],
     ),
 }

@@ -148,7 +148,7 @@ CLIP = Exercise(
             gives=_gaining(lambda r, a, c: a.expand(r.shape)),
         ),
         Mistake(
-            "the sign is reversed: this is the gain, and not yet the loss",
+            "the sign is reversed: return the gain itself, not minus it",
             gives=lambda *args: -clipped_gain(*args),
         ),
         NUMBER,

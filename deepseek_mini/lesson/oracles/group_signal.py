@@ -6,7 +6,7 @@ import numpy as np
 
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake
 
-TOLERANCE = 1e-5  # a tiny number added to the std is no mistake
+TOLERANCE = 1e-5  # the rounding of float32 is no mistake
 
 
 def group_advantages(rewards):
@@ -45,6 +45,14 @@ def _equal_rewards_remain(got, want, args):
     return close and not np.allclose(got[flat], 0.0, atol=1e-5)
 
 
+def _little_is_nothing(got, want, args):
+    """Zeros where rewards differ by little, and right where they differ by more."""
+    if not isinstance(got, np.ndarray) or got.shape != want.shape:
+        return False
+    zero = (np.abs(got) < 1e-9).all(axis=1) & (np.abs(want) > 1e-3).any(axis=1)
+    return zero.any() and np.allclose(got[~zero], want[~zero], atol=1e-5)
+
+
 def _flipped(rewards):
     return -group_advantages(rewards)
 
@@ -71,6 +79,7 @@ def advantage_cases(rng):
         (4, 7, "equal rewards of 0.7 in one group"),
         (2, 3, "a group of all right and one of all wrong"),
         (6, 2, "groups of two"),
+        (3, 4, "one group whose rewards differ by about 0.0001"),
     ):
         ranks = rng.permuted(np.tile(np.arange(G), (N, 1)), axis=1)  # no std below 0.3
         rewards = ranks**1.5 + rng.uniform(-0.2, 0.2, size=(N, G))
@@ -79,6 +88,9 @@ def advantage_cases(rng):
             rewards[int(rng.integers(N))] = 0.7
         if "all right" in label:
             rewards[:] = [[1.0], [0.0]]
+        if "differ" in label:
+            row = int(rng.integers(N))  # around 0, where float32 keeps the differences
+            rewards[row] = 1e-4 * (rewards[row] - 2 * row)
         if label == "one group":
             rewards = rng.permutation([[1.0], [0.0], [0.0], [0.0]]).T
         yield Case((rewards,), f"{label}: rewards [{N}, {G}]", TOLERANCE)
@@ -137,7 +149,20 @@ ADVANTAGES = Exercise(
                 "here, and equal rewards are a case of their own",
                 gives=_over(1, more=more),
             )
-            for more in (1e-2, 1e-3, 1e-4, 1e-5)
+            for more in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+        ),
+        Mistake(
+            "rewards that differ by little are not equal: no threshold for the std, "
+            "and no rounding of rewards",
+            when=_little_is_nothing,
+        ),
+        *(
+            Mistake(
+                "rewards that differ by little are not equal: no threshold for the "
+                "std, and no rounding of rewards",
+                gives=lambda r, digits=digits: group_advantages(r.round(digits)),
+            )
+            for digits in (4, 5, 6)
         ),
         Mistake(
             "where all rewards of a group are equal the advantages should be 0. The "

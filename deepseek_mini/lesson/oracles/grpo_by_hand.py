@@ -88,6 +88,13 @@ def padded_std(rewards):
     return ((r - r.mean(dim=1, keepdim=True)) / std).flatten().tolist()
 
 
+def tiny_std(rewards):
+    """With 1e-8 added to the std, in the rewards' type: seen where all are equal."""
+    std = rewards.std(dim=1, keepdim=True, correction=0) + 1e-8
+    away = rewards - rewards.mean(dim=1, keepdim=True)
+    return (away / std).flatten().tolist()
+
+
 def dealt(rewards):
     """As if an answer's neighbours belonged to other questions."""
     a = torch.tensor(_advantages(rewards)).view(rewards.shape)
@@ -170,14 +177,16 @@ def mean_of_ratios(logps, old, ref, rewards, mask, clip, beta):
 
 
 def loss_cases(rng):
-    for N, G, T, dtype, label in (
-        (2, 3, 7, torch.float64, "two questions"),
-        (1, 5, 4, torch.float64, "one question"),
-        (4, 3, 9, torch.float64, "a question that all answered alike"),
-        (3, 2, 6, torch.float32, "float32"),
+    for N, G, T, clip, dtype, label in (
+        (2, 3, 7, 0.2, torch.float64, "two questions"),
+        (1, 5, 4, 0.3, torch.float64, "one question"),
+        (4, 3, 9, 0.1, torch.float64, "a question that all answered alike"),
+        (3, 2, 6, 0.2, torch.float32, "float32"),
+        (2, 7, 5, 0.25, torch.float32, "float32, a question all answered alike"),
     ):
         B = N * G
-        lengths = rng.permutation(_lengths(rng, B, T))
+        least = 2 if label == "two questions" else 1  # without its end: nothing left
+        lengths = rng.permutation(_lengths(rng, B, T, least))
         mask = torch.arange(T) < torch.tensor(lengths)[:, None]
         old = -torch.from_numpy(rng.uniform(0.5, 3, size=(B, T)))
         move = 0.5 * torch.from_numpy(rng.normal(size=(B, T)))
@@ -190,15 +199,15 @@ def loss_cases(rng):
         noise = torch.from_numpy(rng.uniform(-4, 4, size=(B, T)))
         logps, ref = (x.where(mask, x + noise) for x in (logps, ref))
         args = [x.to(dtype) for x in (logps, old, ref, rewards)]
-        said = f"{label}: N {N}, G {G}, T {T}"
+        said = f"{label}: N {N}, G {G}, T {T}, clip {clip}"
         beta = float(rng.uniform(0.2, 0.5))
-        yield Case((*args, mask, 0.2, beta), said, 1e-5)
+        yield Case((*args, mask, clip, beta), said, 1e-5)
 
 
-def _lengths(rng, B, T):
-    """Lengths from 2 to T, the extremes among them."""
-    lengths = rng.integers(2, T + 1, size=B)
-    lengths[:2] = (T, 2)
+def _lengths(rng, B, T, least):
+    """Lengths up to T, the extremes among them."""
+    lengths = rng.integers(least, T + 1, size=B)
+    lengths[:2] = (T, least)
     return lengths
 
 

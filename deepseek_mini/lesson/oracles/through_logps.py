@@ -31,6 +31,12 @@ def judge_with_gradient(exercise, theirs, rng, gradient, constants):
                 "what cuts the graph: .detach(), .data, no_grad, or a new tensor made "
                 "of numbers?",
             )
+        for i, name in constants.items():
+            if not args[i].requires_grad:
+                raise NotYet(
+                    f"your function changed {name}: it no longer asks for a gradient",
+                    f"leave the input as it is, and compute with {name}.detach()",
+                )
         weights = torch.linspace(0.5, 1.5, got.numel(), dtype=got.dtype)
         weights = weights.view(got.shape)
         scalar = (got * weights).sum()

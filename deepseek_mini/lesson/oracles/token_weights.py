@@ -161,6 +161,13 @@ WEIGHTS = Exercise(
             gives=_averaging(lambda m, n, B, T: {"sum": B * n}),
         ),
         Mistake(
+            "these are whole numbers, which have no room for a half: zeros_like takes "
+            "the dtype of the ids, so make zeros of floats",
+            when=lambda got, want, args: (
+                isinstance(got, np.ndarray) and got.dtype.kind == "i" and not got.any()
+            ),
+        ),
+        Mistake(
             "these are only zeros and ones: what divides them is missing",
             when=lambda got, want, args: (
                 isinstance(got, np.ndarray) and got.dtype.kind in "bi"

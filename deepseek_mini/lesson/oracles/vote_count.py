@@ -40,6 +40,19 @@ def _last(answers):
     return majority(valid[::-1])
 
 
+def _first_to_reach(answers):
+    votes, best = Counter(), None
+    for answer in _valid(answers):
+        votes[answer] += 1
+        if best is None or votes[answer] > votes[best]:
+            best = answer
+    return best
+
+
+def _as_numbers(answers):
+    return majority([a if a is None else str(int(a)) for a in answers])
+
+
 def _over_half(answers):
     best = majority(answers)
     return best if 2 * answers.count(best) > len(answers) else None
@@ -57,15 +70,19 @@ def _count(answers):
 def vote_cases(rng):
     names = [str(n) for n in rng.choice(range(10, 90), size=7, replace=False)]
     a, b, c, d, e, f, g = names
-    low, mid, high = sorted((a, b, c), key=int)
+    low, first, early, late, high = sorted((a, b, c, d, e), key=int)
     yield Case((_mixed(rng, [a] * 4 + [b] * 2 + [c]),), "a clear winner")
     yield Case((_mixed(rng, [a] * 3 + [b] * 2 + [None] * 4),), "many without answer")
     yield Case(([None, *_mixed(rng, [a, b, c, d, a, e])],), "less than half")
-    yield Case(([mid, low, high, low, mid, high, d],), "three with two votes each")
+    tied = [first, early, early, low, high, first, low, high, late, late, f]
+    yield Case((tied,), "five with two votes each")
     yield Case(([a, b, b, a, c],), "two with two votes each")
     yield Case(([None, g, f, e, d, c, b, a],), "seven with one vote each")
     yield Case(([None] * 4,), "nobody answers")
     yield Case(([None, a],), "one vote")
+    yield Case((["", a, "", None],), "empty texts")
+    yield Case(([a, f" {a}", b, b],), "a text with a space")
+    yield Case(([a, f"0{a}", b, b],), "a text with a 0 in front")
 
 
 def _mixed(rng, answers):
@@ -87,6 +104,30 @@ VOTE = Exercise(
         ),
         Mistake(
             "of equals the last given was taken: it should be the first", gives=_last
+        ),
+        Mistake(
+            "of equals the first to reach its votes was taken: it should be the one "
+            "whose first place is earliest",
+            gives=_first_to_reach,
+        ),
+        Mistake(
+            'an empty text is a text, and votes: only None does not, so ask "is not '
+            'None"',
+            gives=lambda answers: majority([a or None for a in answers]),
+        ),
+        Mistake(
+            "texts vote as they stand: one with a space at its end or a 0 in front is "
+            "another text",
+            gives=lambda answers: majority([a and a.strip() for a in answers]),
+        ),
+        Mistake(
+            "texts vote as they stand: one with a space at its end or a 0 in front is "
+            "another text",
+            gives=_as_numbers,
+        ),
+        Mistake(
+            "texts vote as they stand, and need not be numbers",
+            raises=r"ValueError.*(invalid literal|could not convert)",
         ),
         Mistake(
             "of equals the smallest number was taken: it should be the first given",

@@ -26,6 +26,7 @@ from deepseek_mini.lesson.oracles.grpo_by_hand import (
     plain,
     rounded,
     sample,
+    tiny_std,
     without_end,
 )
 from deepseek_mini.lesson.oracles.returned import NUMBER
@@ -48,6 +49,8 @@ _ADVANTAGES = (
      "error away: its advantages are 0, so look at the rewards themselves", rounded),
     ("the number added to the std changes the result: nothing is added here",
      padded_std),
+    ("the number added to the std changes the result: nothing is added here, and equal "
+     "rewards are a case of their own", tiny_std),
     ("the rewards are centred, but not divided by their group's std", centred),
 )  # fmt: skip
 
@@ -119,6 +122,10 @@ LOSS = Exercise(
         ),
         Mistake(
             "nothing is clipped", gives=losing(gain=lambda ratio, a, clip: ratio * a)
+        ),
+        Mistake(
+            "the ratio is clipped at 0.8 and 1.2 whatever `clip` is",
+            gives=lambda n, o, r, w, m, c, b: grpo(n, o, r, w, m, 0.2, b),
         ),
         Mistake(
             "the larger of clipped and not was taken",
