@@ -12,7 +12,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from dataclasses import replace
 
-from deepseek_mini.kernels import mla_decode
+from deepseek_mini.kernels.cases import mla_decode
 from tools.compile_gate import build
 
 

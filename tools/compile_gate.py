@@ -3,7 +3,7 @@
     python -m tools.compile_gate [KERNEL ...] [--arch 90]
 
 Triton brings its compiler and NVIDIA's assembler along, so no GPU is needed. For each
-kernel's `GATES` (deepseek_mini/kernels/launch.py) a line says which tensor-core
+kernel's `GATES` (in deepseek_mini/kernels/cases) a line says which tensor-core
 instructions it became, how many registers it takes, what spilled, and its shared
 memory. Exit status 1 when one is not as declared. Not with TRITON_INTERPRET.
 """
@@ -28,7 +28,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-import deepseek_mini.kernels
+import deepseek_mini.kernels.cases
 from deepseek_mini.kernels.launch import Gate, tile_for
 
 ARCHITECTURES = (80, 90, 100)  # A100; H100 and H200; B200
@@ -59,25 +59,25 @@ class Built:
 
 
 def modules() -> list[str]:
-    """The kernels' modules, by name."""
-    path = deepseek_mini.kernels.__path__
+    """The modules of cases, by name."""
+    path = deepseek_mini.kernels.cases.__path__
     return sorted(m.name for m in pkgutil.iter_modules(path))
 
 
 def gates(module: str) -> list[Gate]:
-    """What a module declares, [] if nothing."""
-    return getattr(load(module), "GATES", [])
+    """What a module declares."""
+    return load(module).GATES
 
 
 def load(module: str) -> ModuleType:
     """One of the modules."""
-    return importlib.import_module(f"deepseek_mini.kernels.{module}")
+    return importlib.import_module(f"deepseek_mini.kernels.cases.{module}")
 
 
 def build(gate: Gate, architecture: int) -> Built:
     """Compile one kernel for one architecture. Raises what Triton raises."""
     tile = tile_for(gate.tiles, architecture)
-    options = {name: tile[name] for name in OPTIONS if name in tile}
+    options = {name: tile[name] for name in OPTIONS if name in tile} | gate.options
     sizes = {name: size for name, size in tile.items() if name not in OPTIONS}
     constexprs = {**gate.constexprs, **sizes}
     source = ASTSource(gate.kernel, *_arguments(gate, constexprs))

@@ -1,9 +1,10 @@
 """Kernels in Triton for the released models' sizes, one operation a file.
 
 Each file holds the kernel, the function that launches it, `reference` (the same in
-plain PyTorch), the tiles for each GPU, and a demonstration:
+plain PyTorch) and the tiles for each GPU; `cases/` has what it is tried at, and its
+demonstration:
 
-    python -m deepseek_mini.kernels.rmsnorm
+    python -m deepseek_mini.kernels.cases.rmsnorm
 
 On a GPU kernels are compiled. With TRITON_INTERPRET=1 in the environment when Python
 starts they are interpreted instead, block by block in NumPy, on any Linux machine:

@@ -1,7 +1,7 @@
 """A kernel at one size: checked against its reference, and timed where there is a GPU.
 
-A kernel's file gives `cases(device, small)`; its demonstration and `make bench-gpu` run
-them.
+A kernel's file in cases/ gives `cases(device, small)`, which its demonstration and
+`make bench-gpu` run.
 """
 
 import sys

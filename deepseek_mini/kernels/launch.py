@@ -66,6 +66,7 @@ class Gate:
         Pointers count as divisible by 16, as they are in PyTorch; so does "i32:16".
     tiles: as the launching function picks from; constexprs: the same for every GPU.
     instruction: what the machine code must hold, {90: "HGMMA"}.
+    options: what else the launch sets, {"enable_fp_fusion": False}.
     stack: bytes of registers spilled to memory that are allowed, {90: 64}; 0 else.
     refused: architectures that cannot compile it, with words of the error, {80: "fp8"}.
     """
@@ -76,5 +77,6 @@ class Gate:
     tiles: dict[int, Tile]
     constexprs: dict[str, Any] = field(default_factory=dict)
     instruction: dict[int, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     stack: dict[int, int] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)

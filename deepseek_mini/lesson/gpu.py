@@ -1,7 +1,7 @@
 """The GPU section of a lesson: live where there is CUDA, recorded where there is none.
 
-A kernel's demonstration is the module `deepseek_mini.kernels.<name>` run as a program.
-It runs in a process of its own, because Triton decides when it is imported whether it
+A kernel's demonstration is the module `deepseek_mini.kernels.cases.<name>`, run as a
+program in a process of its own, because Triton decides when it is imported whether it
 compiles or interprets. Its recorded result is `recorded/<name>.json` beside this file:
 {"hardware": ..., "date": ..., "text": ...}.
 """
@@ -62,7 +62,7 @@ def _check_name(name: str) -> None:
 
 
 def _demonstration(name: str, timeout: float, **environment: str):
-    line = [sys.executable, "-m", f"deepseek_mini.kernels.{name}"]
+    line = [sys.executable, "-m", f"deepseek_mini.kernels.cases.{name}"]
     env = {**os.environ, **environment}
     return subprocess.run(
         line, capture_output=True, text=True, timeout=timeout, env=env
@@ -76,7 +76,7 @@ def _last_line(run) -> str:
 
 def _has_kernel(name: str) -> bool:
     """By its file: looking for the module would import Triton into the notebook."""
-    path = Path(__file__).parents[1] / "kernels" / f"{name}.py"
+    path = Path(__file__).parents[1] / "kernels" / "cases" / f"{name}.py"
     return path.exists() and find_spec("triton") is not None
 
 

@@ -6,13 +6,8 @@ import pytest
 import torch
 
 from deepseek_mini.kernels.case import difference
-from deepseek_mini.kernels.expert_sort import (
-    cases,
-    expert_sort,
-    most_tiles,
-    random_choices,
-    reference,
-)
+from deepseek_mini.kernels.cases.expert_sort import cases, random_choices
+from deepseek_mini.kernels.expert_sort import expert_sort, most_tiles, reference
 
 
 def by_the_rule(ids, n_experts, tile_rows):

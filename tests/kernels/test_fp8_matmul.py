@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from deepseek_mini import fp8
-from deepseek_mini.kernels.fp8_matmul import cases, fp8_matmul, reference
+from deepseek_mini.kernels.cases.fp8_matmul import cases
+from deepseek_mini.kernels.fp8_matmul import fp8_matmul, reference
 
 SIZES = [(1, 1, 16), (5, 130, 128), (40, 100, 272), (129, 65, 144), (33, 300, 384)]
 

@@ -11,7 +11,8 @@ from helpers import small_config
 
 from deepseek_mini.config import MoE
 from deepseek_mini.kernels import gate as module
-from deepseek_mini.kernels.gate import RELEASED, cases, exact_sigmoid, gate, reference
+from deepseek_mini.kernels.cases.gate import RELEASED, cases
+from deepseek_mini.kernels.gate import exact_sigmoid, gate, reference
 from deepseek_mini.model import moe
 
 ODD = {  # sizes that are no powers of two, and what no release combines

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from deepseek_mini import fp8
-from deepseek_mini.kernels.expert_sort import expert_sort, random_choices
+from deepseek_mini.kernels.cases.expert_sort import random_choices
+from deepseek_mini.kernels.cases.grouped_matmul import cases
+from deepseek_mini.kernels.expert_sort import expert_sort
 from deepseek_mini.kernels.grouped_matmul import (
-    cases,
     fp8_reference,
     grouped_fp8,
     into_experts,

@@ -6,14 +6,8 @@ import pytest
 import torch
 
 from deepseek_mini.kernels.case import difference
-from deepseek_mini.kernels.mla_decode import (
-    PEER,
-    TILES,
-    cases,
-    choose_splits,
-    mla_decode,
-    reference,
-)
+from deepseek_mini.kernels.cases.mla_decode import PEER, cases
+from deepseek_mini.kernels.mla_decode import TILES, choose_splits, mla_decode, reference
 
 UNIT = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 SMALL = {"BLOCK_H": 16, "BLOCK_N": 32, "APART": False, "num_warps": 4, "num_stages": 1}

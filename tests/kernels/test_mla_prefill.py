@@ -8,7 +8,8 @@ from helpers import error
 
 import deepseek_mini.kernels.mla_prefill as module
 from deepseek_mini.kernels.case import difference
-from deepseek_mini.kernels.mla_prefill import cases, mla_prefill, reference
+from deepseek_mini.kernels.cases.mla_prefill import cases
+from deepseek_mini.kernels.mla_prefill import mla_prefill, reference
 
 UNIT = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 SMALL = {"BLOCK_M": 32, "BLOCK_N": 16, "num_warps": 4, "num_stages": 1}

@@ -11,15 +11,14 @@ from helpers import error
 
 from deepseek_mini.kernels import grouped_matmul
 from deepseek_mini.kernels.case import difference
-from deepseek_mini.kernels.gate import RELEASED
+from deepseek_mini.kernels.cases.gate import RELEASED
+from deepseek_mini.kernels.cases.moe_layer import cases, random_layer
 from deepseek_mini.kernels.moe_layer import (
-    cases,
     combine,
     combine_reference,
     fp8_experts,
     moe_layer,
     moe_layer_fp8,
-    random_layer,
     reference,
     reference_fp8,
 )

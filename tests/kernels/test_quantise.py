@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from deepseek_mini import fp8
+from deepseek_mini.kernels.cases.quantise import cases
 from deepseek_mini.kernels.quantise import (
-    cases,
     quantise,
     reference,
     swiglu_quantise,

@@ -8,7 +8,8 @@ from helpers import error
 
 from deepseek_mini.kernels import rmsnorm
 from deepseek_mini.kernels.case import difference
-from deepseek_mini.kernels.rmsnorm import add_rmsnorm, cases, reference
+from deepseek_mini.kernels.cases.rmsnorm import cases
+from deepseek_mini.kernels.rmsnorm import add_rmsnorm, reference
 from deepseek_mini.model.norm import RMSNorm
 
 UNIT = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}

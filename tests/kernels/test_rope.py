@@ -8,8 +8,8 @@ from helpers import error
 
 from deepseek_mini.config import Rope
 from deepseek_mini.kernels import rope
+from deepseek_mini.kernels.cases.rope import cases
 from deepseek_mini.kernels.rope import (
-    cases,
     latent_norm_rope,
     latent_reference,
     query_reference,
