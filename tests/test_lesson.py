@@ -130,6 +130,20 @@ def test_show_refuses_other_packages(obj):
         show(obj)
 
 
+def test_show_takes_names_without_importing():
+    path, source = source_of("kernels.rmsnorm.add_rmsnorm_kernel")
+    assert path == "deepseek_mini/kernels/rmsnorm.py"
+    assert source.startswith("@triton.jit\ndef add_rmsnorm_kernel(")
+    assert source_of("kernels.rope.TILES")[1].startswith("TILES = {")
+    assert source_of("deepseek_mini.model.rope.apply_rope") == source_of(
+        rope.apply_rope
+    )
+    assert source_of("model.norm.RMSNorm.forward") == source_of(norm.RMSNorm.forward)
+    for wrong, said in (("rmsnorm.reference", "is not in"), ("model.norm.L", "no def")):
+        with pytest.raises(ValueError, match=said):
+            source_of(wrong)
+
+
 def test_show_refuses_instances():
     with pytest.raises(TypeError, match="not an instance of RMSNorm"):
         show(norm.RMSNorm(4))

@@ -20,6 +20,9 @@ def show(obj: object, *more: object, docstrings: bool = True) -> None:
     numbers; neighbours from one file share a block. The text is cut from the file by
     its syntax tree, which makes it the same under every version of Python.
 
+    A string names what must not be imported, as kernels where there is no Triton:
+    show("kernels.rmsnorm.add_rmsnorm_kernel"), or a value such as "kernels.rope.TILES".
+
     docstrings: False leaves the docstrings out, where the lesson's prose says it.
     Raises TypeError for what has no source of its own (an instance, a number), and
     ValueError for what is not part of deepseek_mini.
@@ -52,6 +55,9 @@ def source_markdown(*objs: object, docstrings: bool = True) -> str:
 
 def source_of(obj: object, docstrings: bool = True) -> tuple[str, str]:
     """The path in the package ("deepseek_mini/model/rope.py") and the source text."""
+    if isinstance(obj, str):
+        path, names = _file_of(obj)
+        return _cut(path, _named(_parsed(path)[1], names, obj)[-1], docstrings)
     obj = _defined(obj)
     module = obj if isinstance(obj, ModuleType) else sys.modules.get(obj.__module__)
     file = getattr(module, "__file__", None)
@@ -62,9 +68,25 @@ def source_of(obj: object, docstrings: bool = True) -> tuple[str, str]:
             f"{name} is not part of deepseek_mini, and show displays only the source "
             "of the installed package"
         )
-    text, tree = _parsed(path)
+    tree = _parsed(path)[1]
     node = tree if isinstance(obj, ModuleType) else _find(tree, obj)
-    lines = text.splitlines()
+    return _cut(path, node, docstrings)
+
+
+def _file_of(name: str) -> tuple[Path, list[str]]:
+    """The file of a dotted name within the package, and what is left of the name."""
+    parts = name.removeprefix("deepseek_mini.").split(".")
+    for n in range(len(parts), 0, -1):
+        path = _PACKAGE.joinpath(*parts[:n]).with_suffix(".py")
+        if path.is_file():
+            return path, parts[n:]
+    raise ValueError(
+        f"{name!r} is not in deepseek_mini: a name is like 'kernels.rmsnorm.reference'"
+    )
+
+
+def _cut(path: Path, node: ast.AST, docstrings: bool) -> tuple[str, str]:
+    lines = _parsed(path)[0].splitlines()
     keep = range(*_span(node, len(lines)))
     if not docstrings:
         hidden = _docstring_lines(node, lines)
@@ -98,19 +120,33 @@ def _parsed(path: Path) -> tuple[str, ast.Module]:
 
 def _find(tree: ast.Module, obj: object) -> ast.AST:
     """The definition of `obj` in the tree: by its name and, if need be, its line."""
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     names = [n for n in obj.__qualname__.split(".") if n != "<locals>"]
-    found: list[ast.AST] = [tree]
-    for name in names:
-        inner = [n for f in found for n in _definitions(f) if isinstance(n, kinds)]
-        found = [n for n in inner if n.name == name]
-    if not found:
-        raise ValueError(f"{obj.__qualname__} has no definition in its module's file")
+    found = _named(tree, names, obj.__qualname__)
     first_line = getattr(getattr(obj, "__code__", None), "co_firstlineno", None)
     for node in found:
         if _first_line(node) == first_line:
             return node
     return found[-1]
+
+
+def _named(tree: ast.Module, names: list[str], whole: str) -> list[ast.AST]:
+    """What a module's file defines under a name, in its order."""
+    found: list[ast.AST] = [tree]
+    for name in names:
+        found = [n for f in found for n in _definitions(f) if name in _names(n)]
+    if not found:
+        raise ValueError(f"{whole} has no definition in its module's file")
+    return found
+
+
+def _names(node: ast.AST) -> list[str]:
+    """The names that a definition or an assignment gives."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return []
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _definitions(node: ast.AST) -> list[ast.AST]:
@@ -124,7 +160,8 @@ def _definitions(node: ast.AST) -> list[ast.AST]:
 
 
 def _first_line(node: ast.AST) -> int:
-    return min([node.lineno, *(d.lineno for d in node.decorator_list)])
+    decorators = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(d.lineno for d in decorators)])
 
 
 def _span(node: ast.AST, n_lines: int) -> tuple[int, int]:
