@@ -668,19 +668,24 @@ setup(seed=0)
 # %% [markdown]
 # ## 16.1 The average gate score
 #
-# *A few lines, 12 minutes.* `chosen` [B, T, K] holds the K experts of every token,
-# int64, all different, `weights` [B, T, K] what each of them weighs, and `pad` [B, T] is
-# True where a token is padding. Sample $j$ has $T_j \ge 1$ tokens that are none. Return
-# the average gate score [E] of the $E$ = `n_experts` experts of this layer:
+# *A few lines, 12 minutes.* `chosen` [B, T, K] holds the numbers of the K experts of
+# every token, int64, all different; `weights` [B, T, K] holds the gate's weight of each,
+# and `pad` [B, T] is True where a token is padding. Padding may stand anywhere in a row,
+# and went through the gate like the rest: its choices do not count. Sample $j$ has
+# $T_j \ge 1$ tokens that are not padding. Return the average gate score $g_i$ of every
+# expert $i$ of this layer, float64 [E], $E$ = `n_experts`:
 #
-# $$g_i = \frac1B \sum_{j=1}^{B} \frac{1}{T_j} \sum_{t\ \text{no padding}} g_{i,t},$$
+# $$g_i = \frac1B \sum_{j=1}^{B} \frac{1}{T_j}
+# \sum_{t\ \text{not padding}} g_{i,t}^{(j)},$$
 #
-# where $g_{i,t}$ is the weight that token $t$ of sample $j$ gives expert $i$, and 0 if it
-# did not choose it.
+# where $g_{i,t}^{(j)}$ is the weight that token $t$ of sample $j$ gives expert $i$, and 0
+# if that token did not choose it.
 #
-# By hand, $K = 1$: a sample of two tokens gives expert 0 the weights 0.4 and 0.6. Another
-# gives expert 2 the weight 0.9, and its second token is padding. The scores are 0.5 / 2 =
-# 0.25 for expert 0, 0 for expert 1, and 0.9 / 2 = 0.45 for expert 2.
+# By hand, $E = 4$ and $K = 2$: the first token of one sample weighs expert 0 with 0.4 and
+# expert 1 with 0.2, and its second expert 2 with 0.3 and expert 0 with 0.6. Another
+# sample has one token, which weighs expert 2 with 0.9 and expert 1 with 0.1, and one of
+# padding. Expert 0 scores (0.4 + 0.6) / 2 in the first sample and 0 in the second: 0.25
+# in the mean. Expert 1 scores (0.1 + 0.1) / 2, expert 2 (0.15 + 0.9) / 2, expert 3 zero.
 
 # %%
 def gate_score(
@@ -695,21 +700,22 @@ def gate_score(
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next lines. It should print [0.25, 0.0, 0.45]
-# chosen = np.array([[[0], [0]], [[2], [1]]])  # [B, T, K]
-# weights = np.array([[[0.4], [0.6]], [[0.9], [0.7]]])  # [B, T, K]
+# To try it, take away the # of the next lines. It should print [0.25, 0.1, 0.525, 0.0]
+# chosen = np.array([[[0, 1], [2, 0]], [[2, 1], [1, 0]]])  # [B, T, K]
+# weights = np.array([[[0.4, 0.2], [0.3, 0.6]], [[0.9, 0.1], [0.7, 0.2]]])  # [B, T, K]
 # pad = np.array([[False, False], [False, True]])  # [B, T]
-# print(gate_score(chosen, weights, pad, 3).round(4).tolist())
+# print(gate_score(chosen, weights, pad, 4).round(4).tolist())
 check("16.1", gate_score)
 
 # %% [markdown]
 # ## 16.2 The smallest set
 #
-# *A few lines, 10 minutes.* `scores` [E] are a layer's, positive, float64. Return the
-# smallest set of experts whose scores add up to at least $p$, as bool [E]. Take the most
-# relevant first, and of two that tie the one with the lower number. All scores together
-# are at least $p > 0$. Here scores and $p$ are multiples of 1/64, so that sums in
-# floating point are exact: you need no tolerance.
+# *A few lines, 10 minutes.* `scores` [E] are those of a layer's experts, all positive,
+# float64. Return the smallest set of experts whose scores add up to at least $p > 0$, as
+# a NumPy array of bool [E], in the order of `scores`. Take the most relevant first, and
+# of two that tie the one with the lower number, however many tie. The scores need not
+# add up to 1: their sum can be any number that is at least $p$. Here scores and $p$ are
+# multiples of 1/64, so that sums in floating point are exact: you need no tolerance.
 #
 # By hand: of the scores 1/4, 1/8, 1/2, 1/8 the threshold 1/2 takes expert 2 alone, 5/8
 # takes 2 and 0, and 7/8 takes 2, 0 and 1, whose sum is 7/8 exactly.
@@ -737,9 +743,12 @@ check("16.2", smallest_set)
 #
 # *One line, 5 minutes.* Expert $e$ has the frozen matrix $W_e$ = `weight[e]` [out, in] and
 # an adapter $A_e$ = `a[e]` [r, in], $B_e$ = `b[e]` [out, r]. Return the merged matrices
-# [E, out, in], in the dtype of the inputs, which are all of one and stay as they are:
+# [E, out, in], where $s$ = `scaling` is any number:
 #
-# $$W_e + s\, B_e A_e, \qquad s = \texttt{scaling}.$$
+# $$W_e + s\, B_e A_e.$$
+#
+# All inputs have one dtype, float32 or float64: compute in it, and return it. They stay
+# as they are. Whether gradients pass is up to you.
 #
 # By hand: one expert, $W = (1, 1)$, $r = 1$, $A = (1, 2)$, $B = (3)$ and $s = 2$ give
 # $(7, 13)$.
@@ -769,10 +778,13 @@ check("16.3", merged)
 # - its trained parameters hold exactly the numbers of the chosen matrices (as many
 #   tensors as you like);
 # - `forward()`, without arguments, returns the whole stack [E, out, in], the trained
-#   matrices in their places, as they are *now*. At first it is equal to `stack`;
-# - a step of any optimiser over its parameters, weight decay included, moves each chosen
-#   matrix as if it were trained alone, leaves all other matrices the same to the last
-#   bit, and leaves the tensor that was given as it was;
+#   matrices in their places, as they are *now*: at first it is equal to `stack`. Each
+#   call returns a tensor of its own, which no later step and no later call changes;
+# - a step of SGD, AdamW or another optimiser that treats each number by itself, weight
+#   decay included, moves each chosen matrix as if it were trained alone and leaves all
+#   other matrices the same to the last bit, step after step;
+# - it shares no memory with the tensor `stack`: neither training nor loading changes that
+#   one, and who changes it later does not change the module;
 # - `state_dict()` holds everything: loaded into a module made with the same `ids` and
 #   another stack of this shape, it gives the same stack as here.
 #

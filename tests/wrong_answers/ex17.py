@@ -525,6 +525,7 @@ loss_centred = _named(
 loss_kl_sign = _named(_changed(sign=-1.0), "loss_kl_sign")
 loss_no_kl = _named(_changed(sign=0.0), "loss_no_kl")
 loss_kl_k1 = _named(_changed(kl=lambda p, r: p - r), "loss_kl_k1")
+loss_kl_k2 = _named(_changed(kl=lambda p, r: (r - p).square() / 2), "loss_kl_k2")
 loss_kl_upside_down = _named(_changed(kl=lambda p, r: _kl(r, p)), "loss_kl_upside_down")
 loss_unclipped = _named(_changed(gain=lambda r, a, c: r * a), "loss_unclipped")
 loss_max = _named(
@@ -667,6 +668,19 @@ def loss_over_group(logps, old_logps, ref_logps, rewards, mask, clip, beta):
     return N * loss_plain(logps, old_logps, ref_logps, rewards, mask, clip, beta)
 
 
+def loss_over_questions(logps, old_logps, ref_logps, rewards, mask, clip, beta):
+    G = rewards.shape[1]
+    return G * loss_plain(logps, old_logps, ref_logps, rewards, mask, clip, beta)
+
+
+def loss_kl_times_advantage(logps, old_logps, ref_logps, rewards, mask, clip, beta):
+    ratio = (logps - old_logps.detach()).exp()
+    a = _advantages(rewards)
+    bounded = torch.where(a > 0, ratio.clamp(max=1 + clip), ratio.clamp(min=1 - clip))
+    terms = (bounded - beta * _kl(logps, ref_logps.detach())) * a
+    return -_of_answers(terms, mask).mean()
+
+
 def loss_item(*args):
     return loss_plain(*args).item()
 
@@ -794,6 +808,8 @@ ANSWERS = {
             Wrong(loss_no_kl, "the KL is missing"),
             Wrong(loss_no_beta, "beta is missing"),
             Wrong(loss_kl_k1, "can be negative"),
+            Wrong(loss_kl_k2, "another estimator"),
+            Wrong(loss_kl_times_advantage, "multiplied by the advantage"),
             Wrong(loss_kl_upside_down, "upside down"),
             Wrong(loss_kl_of_old, "it is the new one"),
             Wrong(loss_kl_outside, "not divided by |o|"),
@@ -813,6 +829,7 @@ ANSWERS = {
             Wrong(loss_not_divided, "1/|o| is missing"),
             Wrong(loss_answers_added, "the answers are added up"),
             Wrong(loss_over_group, "divided by G alone"),
+            Wrong(loss_over_questions, "divided by N alone"),
             Wrong(loss_no_mask, "were counted as well"),
             Wrong(loss_mask_in_count, "were counted as well"),
             Wrong(loss_mask_later, "off by one"),

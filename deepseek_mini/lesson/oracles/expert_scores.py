@@ -46,20 +46,59 @@ def _a_sample(real):
     return real.sum(1, keepdims=True) * len(real)
 
 
+def _in_the_sum_only(chosen, weights, pad, n_experts):
+    share = np.ones(pad.shape) / _a_sample(~pad)
+    return _summed(weights * share[..., None], chosen, n_experts)
+
+
+def _renormalised(chosen, weights, pad, n_experts):
+    whole = weights / weights.sum(-1, keepdims=True)
+    return gate_score(chosen, whole, pad, n_experts)
+
+
+def _last_weight_only(chosen, weights, pad, n_experts):
+    """What `out[experts] += weights` does with an expert that is there twice."""
+    out = np.zeros((len(chosen), n_experts))
+    for row, experts, given, real in zip(out, chosen, weights, ~pad):
+        row[experts[real]] = given[real]
+        row /= real.sum()
+    return out.mean(0)
+
+
+def _tokens_by_length(taken):
+    """The tokens that `taken` says for a row of `pad`, whatever else is padding."""
+
+    def wrong(chosen, weights, pad, n_experts):
+        by_length = np.ones_like(pad)
+        for row, padding in zip(by_length, pad):
+            row[taken(padding)] = False
+        share = ~by_length / _a_sample(~pad)
+        return _summed(weights * share[..., None], chosen, n_experts)
+
+    return wrong
+
+
 def _of_those_who_chose(chosen, weights, pad, n_experts):
     real = np.repeat(~pad[..., None], chosen.shape[2], axis=2)
     counts = _summed(real.astype(float), chosen, n_experts)
     return _summed(weights * real, chosen, n_experts) / np.maximum(counts, 1)
 
 
+def _of_those_in_a_sample(chosen, weights, pad, n_experts):
+    samples = zip(chosen[:, None], weights[:, None], pad[:, None])
+    return np.mean([_of_those_who_chose(*s, n_experts) for s in samples], axis=0)
+
+
 def score_cases(rng):
-    for B, T, K, E, padded, label in (
-        (3, 7, 2, 5, "right", "samples of several lengths, padding at the end"),
-        (4, 6, 3, 8, "left", "padding at the beginning"),
-        (1, 5, 1, 4, "", "one sample, one expert a token"),
-        (2, 9, 2, 30, "right", "experts that nobody chose"),
+    for B, T, K, E, unused, padded, label in (
+        (3, 7, 2, 5, 0, "right", "samples of several lengths, padding at the end"),
+        (4, 6, 3, 8, 0, "left", "padding at the beginning"),
+        (1, 5, 1, 4, 0, "", "one sample, one expert a token"),
+        (2, 9, 2, 30, 4, "right", "experts that nobody chose, the last among them"),
+        (3, 8, 2, 6, 0, "any", "padding anywhere"),
     ):
-        chosen = rng.permuted(np.tile(np.arange(E), (B, T, 1)), axis=2)[..., :K]
+        numbers = np.tile(np.arange(E - unused), (B, T, 1))
+        chosen = rng.permuted(numbers, axis=2)[..., :K]
         weights = rng.uniform(0.05, 0.9 / K, (B, T, K))
         pad = np.zeros((B, T), dtype=bool)
         lengths = rng.permutation(np.arange(1, T))[:B] if padded else [T] * B
@@ -68,6 +107,8 @@ def score_cases(rng):
                 row[length:] = True
             if padded == "left":
                 row[: T - length] = True
+            if padded == "any":
+                row[rng.permutation(T)[length:]] = True
         yield Case((chosen, weights, pad, E), label)
 
 
@@ -88,6 +129,10 @@ SCORE = Exercise(
             "padding was left out of the sum, but not of the length that it is "
             "divided by",
             gives=_with(_weights, lambda real: real.size),
+        ),
+        Mistake(
+            "padding was left out of the length, but not of the sum",
+            gives=_in_the_sum_only,
         ),
         Mistake(
             "every token counts alike here, so a long sample counts more: take the "
@@ -120,6 +165,32 @@ SCORE = Exercise(
             gives=_of_those_who_chose,
         ),
         Mistake(
+            "this is the mean over the tokens that chose an expert: a token that did "
+            "not choose it counts as 0",
+            gives=_of_those_in_a_sample,
+        ),
+        Mistake(
+            "each token's weights were divided by their sum: take them as they are",
+            gives=_renormalised,
+        ),
+        Mistake(
+            "an expert that several tokens chose has one weight only: an index array "
+            "that names it twice writes it once",
+            gives=_last_weight_only,
+        ),
+        *(
+            Mistake(
+                "padding may stand anywhere: ask `pad` for every token, not only for "
+                "how many there are",
+                gives=_tokens_by_length(taken),
+            )
+            for taken in (
+                lambda padding: slice(0, (~padding).sum()),
+                lambda padding: slice(padding.sum(), None),
+                lambda padding: slice(0, np.append(padding, True).argmax()),
+            )
+        ),
+        Mistake(
             "only each token's first choice was counted: it has K",
             gives=lambda c, w, p, E: gate_score(c[..., :1], w[..., :1], p, E),
         ),
@@ -132,6 +203,18 @@ SCORE = Exercise(
             "to 1, and neither do these",
             gives=lambda c, w, p, E: (
                 gate_score(c, w, p, E) / gate_score(c, w, p, E).sum()
+            ),
+        ),
+        Mistake(
+            "E is `n_experts`: the last ones may be chosen by nobody",
+            when=lambda got, want, args: np.ndim(got) == 1 and len(got) < len(want),
+        ),
+        Mistake(
+            "right up to the precision of float32: where do you leave float64?",
+            when=lambda got, want, args: (
+                isinstance(got, np.ndarray)
+                and got.shape == want.shape
+                and np.allclose(got, want, rtol=1e-6, atol=1e-7)
             ),
         ),
     ),

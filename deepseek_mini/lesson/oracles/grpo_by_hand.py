@@ -125,6 +125,15 @@ def kl_apart(share):
     return wrong
 
 
+def kl_times_advantage(logps, old, ref, rewards, mask, clip, beta):
+    """The advantage stands in front of the whole brace."""
+    without = grpo(logps, old, ref, rewards, mask, clip, 0.0)
+    log_x = (ref - logps).double().where(mask, 0.0)
+    means = (log_x.exp() - log_x - 1).sum(1) / mask.sum(1)  # [B]
+    a = torch.tensor(_advantages(rewards), dtype=torch.float64)
+    return without + (beta * (a * means).mean()).to(logps.dtype)
+
+
 def kl_of_answers(logps, old, ref, rewards, mask, clip, beta):
     """One KL for an answer, as R1 prints it."""
     without = grpo(logps, old, ref, rewards, mask, clip, 0.0)

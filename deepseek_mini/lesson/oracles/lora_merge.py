@@ -17,15 +17,17 @@ def merged(weight, a, b, scaling):
 
 
 def merge_cases(rng):
-    for E, n_out, n_in, r, dtype, label in (
-        (3, 6, 4, 2, torch.float32, "three experts"),
-        (4, 5, 5, 3, torch.float64, "square matrices"),
-        (1, 7, 3, 1, torch.float32, "one expert, rank 1"),
-        (2, 2, 2, 2, torch.float64, "every side as long as the rank"),
+    f32, f64 = torch.float32, torch.float64
+    for E, n_out, n_in, r, dtype, low, high, label in (
+        (3, 6, 4, 2, f32, 0.5, 3, "three experts"),
+        (4, 5, 5, 3, f64, 1.1, 3, "square matrices"),
+        (1, 7, 3, 1, f32, 0.1, 0.9, "one expert, rank 1, a scaling below 1"),
+        (2, 2, 2, 2, f64, 0.5, 3, "every side as long as the rank"),
+        (2, 3, 4, 2, f32, -3, -0.5, "a negative scaling"),
     ):
         shapes = ((E, n_out, n_in), (E, r, n_in), (E, n_out, r))
         parts = [tensor(rng, *shape, dtype=dtype) for shape in shapes]
-        yield Case((*parts, float(rng.uniform(0.5, 3))), label)
+        yield Case((*parts, float(rng.uniform(low, high))), label)
 
 
 MERGE = Exercise(
@@ -71,7 +73,25 @@ MERGE = Exercise(
         Mistake(
             "the difference is subtracted", gives=lambda w, a, b, s: w - s * (b @ a)
         ),
+        *(
+            Mistake(
+                "the scaling may be any number, below 1 and below 0 too: take it as "
+                "it is",
+                gives=lambda w, a, b, s, bound=bound: merged(w, a, b, bound(s)),
+            )
+            for bound in (abs, lambda s: max(s, 1.0), lambda s: max(s, 0.0))
+        ),
+        Mistake(
+            "the scaling lost what stands behind its point",
+            gives=lambda w, a, b, s: merged(w, a, b, int(s)),
+        ),
+        Mistake(
+            "right up to the precision of float32: the inputs are float64 here, and "
+            "every step should be",
+            when=lambda got, want, args: (
+                want.dtype == torch.float64 and torch.allclose(got, want, 1e-5, 1e-5)
+            ),
+        ),
     ),
-    hint="take one expert: the shapes of a and b allow one product with the shape of "
-    "its weight",
+    hint="take one expert and one element of it: which numbers is it made of?",
 )

@@ -16,6 +16,7 @@ from deepseek_mini.lesson.oracles.grpo_by_hand import (
     kl,
     kl_apart,
     kl_of_answers,
+    kl_times_advantage,
     later,
     losing,
     loss_cases,
@@ -80,6 +81,16 @@ LOSS = Exercise(
         Mistake(
             "the KL is the difference of logarithms alone, which can be negative",
             gives=losing(kl=lambda new, ref: new - ref),
+        ),
+        Mistake(
+            "the KL is half the square of the difference of logarithms: that is "
+            "another estimator than the one asked for",
+            gives=losing(kl=lambda new, ref: (ref - new) ** 2 / 2),
+        ),
+        Mistake(
+            "the KL is multiplied by the advantage: a bad answer's counts as a good "
+            "one's does",
+            gives=kl_times_advantage,
         ),
         Mistake(
             "the ratio in the KL is upside down: the reference stands above the line",
@@ -171,6 +182,10 @@ LOSS = Exercise(
         Mistake(
             "the sum was divided by G alone: all N G answers are averaged",
             gives=losing(answers=lambda rewards: rewards.shape[1]),
+        ),
+        Mistake(
+            "the sum was divided by N alone: all N G answers are averaged",
+            gives=losing(answers=len),
         ),
         Mistake(
             "places where the mask is False were counted as well",
