@@ -10,7 +10,7 @@
 #   path; see a router collapse and a balance loss repair it; and measure which experts
 #   read code and which English.
 # - **You need** lesson 02 (SwiGLU) and lesson 05 (a whole model).
-# - **Time**: about 55 minutes, and an hour for the exercises.
+# - **Time**: about 65 minutes, and an hour for the exercises.
 # - **Paper**: *DeepSeekMoE*, arXiv 2401.06066, §3 and §4.
 
 # %%
@@ -430,19 +430,23 @@ def bytes_written(E, take_apart, D=32, I=24):
     return written.bytes / w1.nbytes
 
 
-print("E    w1[e]: whole stacks written   unbind")
-for E in (4, 16, 64):
+print("     whole stacks written:     megabytes:")
+print("E    w1[e]          unbind    w1[e]  unbind")
+for E in (4, 16, 64, 256):
     indexed, apart = bytes_written(E, lambda w: w), bytes_written(E, torch.unbind)
-    print(f"{E:<4} {indexed:26.0f} {apart:8.0f}")
-    assert indexed >= E and apart <= 2
+    size = 4 * E * 24 * 32 / 1e6  # megabytes of a stack, float32
+    print(f"{E:<4} {indexed:5.0f} {apart:15.0f}", end=" ")
+    print(f"{indexed * size:8.2f} {apart * size:7.2f}")
+    assert indexed == 2 * E - 1 and apart == 1
 moe16 = dm.Config.preset("deepseek-moe-16b")
 stack = 4 * 64 * moe16.moe.inter_dim * moe16.dim  # bytes, float32
 print(f"MoE-16B: one stack is {stack / 1e9:.2f} GB, 64 are {64 * stack / 1e9:.0f} GB")
 
 # %% [markdown]
 # With `w1[e]` autograd writes $2E - 1$ stacks, $E$ gradients and $E - 1$ sums, for one
-# that is needed; and the experts have three such matrices each. The result is right, so
-# no equality catches it: here one has to count.
+# that is needed; and the experts have three such matrices each. A stack has $E$ matrices
+# itself, so **the bytes grow as $E^2$**: four times the experts, sixteen times the
+# bytes. The result is right, so no equality catches it: here one has to count.
 #
 # ## Collapse, and the balance loss
 #
@@ -852,8 +856,234 @@ for n_tokens in (1, 16, 64):
 # therefore want many tokens at once, and many GPUs. There an uneven load has a price
 # that our experiment cannot show: all GPUs wait for the one with the busiest expert.
 # DeepSeekMoE also has a loss for the balance between *devices*, and V2 one for
-# communication (lesson 10); V3 replaces the loss by a bias (lesson 11). A kernel for
-# the grouped products, with its speed, is still to come.
+# communication (lesson 10); V3 replaces the loss by a bias (lesson 11).
+#
+# ### The floor: one layer of V3 on one GPU
+#
+# The rest of this lesson is one sparse layer of V3 at its real size, as GPU **kernels**
+# (functions that a GPU runs; lesson 20 starts from zero): a gate chooses, a sort brings
+# every expert's tokens together, one product goes into the experts and one out of them,
+# and a weighted sum ends it. $T$ tokens make $T K$ **choices**, and each is a row of the
+# products.
+#
+# First the **floor**, the time that no kernel can beat. The matrices have to be read
+# from memory at least once, the products computed at least once, and whichever takes
+# longer is the floor. For an H100 we *assume, and have not measured*, 3.0 TB/s of memory
+# and 800 TFLOP/s in bf16 (two bytes a number). Two more columns: the products work on
+# whole **tiles** of 16, 64 or 128 rows, each tile for one expert, so some rows stay
+# empty.
+#
+# **Predict**: with 4,096 tokens at once, what takes longer, reading or multiplying?
+
+# %%
+E, K, D = v3.moe.n_routed_experts, v3.moe.n_activated_experts, v3.dim
+rng = np.random.default_rng(0)
+print(f"all experts of a layer: {2 * E * one_expert / 1e9:.1f} GB")
+print("tokens  experts  rows of   rows in    choices     read  reading  multiplying")
+print("            met   a tile     tiles      (T K)       GB       ms           ms")
+floors = {}
+for T in (1, 128, 1024, 4096, 16_384):
+    met = E * (1 - (1 - K / E) ** T)  # if all choices are equally likely
+    numbers = (met + 1) * one_expert + E * D + 2 * T * D  # shared, gate, tokens in, out
+    flops = 2 * T * ((K + 1) * one_expert + E * D)
+    floors[T] = 2 * numbers / 3.0e12, flops / 800e12  # seconds
+    drawn = rng.random((T, E)).argpartition(K, axis=1)[:, :K]  # [T, K]
+    load = np.bincount(drawn.ravel(), minlength=E)  # [E]
+    rows = 16 if load.mean() <= 8 else 64 if load.mean() <= 64 else 128
+    in_tiles = rows * np.ceil(load / rows).sum()
+    print(f"{T:6,} {met:8.1f} {rows:8} {in_tiles:9,.0f} {K * T:10,}", end=" ")
+    print(f"{2 * numbers / 1e9:8.1f} {1e3 * floors[T][0]:8.2f}", end=" ")
+    print(f"{1e3 * floors[T][1]:12.3f}")
+    if T == 4096:
+        filled = (in_tiles + T) / (K * T + T)  # the shared expert has no empty rows
+print(f"4,096 tokens and their empty rows: {1e3 * filled * floors[4096][1]:.1f} ms")
+assert filled * floors[4096][1] < floors[4096][0]
+assert 22.5 < 2 * E * one_expert / 1e9 < 22.6
+assert all(r > m for T, (r, m) in floors.items() if T <= 4096)
+assert floors[16_384][0] < floors[16_384][1]
+
+# %% [markdown]
+# Reading, twice as long. One layer's experts are 22.5 GB, and 256 experts give even
+# 4,096 tokens only 128 rows for each: the layer is **memory-bound**. So a kernel should
+# read every matrix once, and only those that were chosen. The empty rows are multiplied
+# too, half as many again at 4,096 tokens, but as long as reading still takes longer,
+# nobody waits for them.
+#
+# ### The sort, in tiles
+#
+# A GPU runs many copies of a kernel at once, the **programs**. One that multiplies a
+# tile of rows by a matrix must find rows of *one* expert in it. So each expert's rows
+# begin at a new tile, and what is left of its last tile stays empty. By hand, with the
+# example from above and tiles of 2 rows. Expert 0 has 4 choices and needs two tiles,
+# expert 1 has 2 and needs one, experts 2 and 3 have one choice and take a tile each: 10
+# rows for 8 choices. Choice $tK + k$ is the $k$-th of token $t$, both counted from 0.
+
+# %%
+choices, rows = torch.tensor([0, 1, 0, 1, 2, 0, 0, 3]), 2  # [T * K] experts, T = 4
+load = choices.bincount(minlength=4)  # [E]
+tiles = (load + rows - 1) // rows  # [E]: rounded up
+start = (tiles.cumsum(0) - tiles) * rows  # [E]: an expert's first row
+matches = F.one_hot(choices, 4)  # [T * K, E]: 1 where a choice is of an expert
+rank = matches.cumsum(0) - 1  # [T * K, E]: its choices before this one
+place = (matches * (start + rank)).sum(1)  # [T * K]: every choice's row
+n_tiles = (len(choices) + 4 * (rows - 1)) // rows  # the most there can be
+in_tiles = torch.full((n_tiles * rows,), -1)  # [n_tiles * rows]: empty
+in_tiles[place] = torch.arange(len(choices))
+tile = torch.arange(n_tiles)  # [n_tiles]
+tile_expert = torch.searchsorted(tiles.cumsum(0), tile, right=True)  # [n_tiles]
+tile_expert[tile_expert == 4] = -1  # after the last
+print("load ", *load.tolist(), "  tiles", *tiles.tolist(), "  start", *start.tolist())
+print("place", *place.tolist())
+for i, held in enumerate(in_tiles.view(-1, rows).tolist()):
+    told = ", ".join(f"choice {c} of token {c // 2}" if c >= 0 else "-" for c in held)
+    print(f"tile {i}, expert {int(tile_expert[i]):2}: {told}")
+assert torch.equal(in_tiles[in_tiles >= 0], choices.argsort(stable=True))
+assert tile_expert.tolist() == [0, 0, 1, 2, 3, -1]
+
+# %% [markdown]
+# The table `matches` is why this suits a GPU: nothing is compared and swapped, as in a
+# sort; a choice's rank is a sum down a column. The kernel `expert_sort` splits the
+# choices into blocks of 64. One program for each block counts the 1s of its columns;
+# one for each expert adds up the counts of the blocks before; then every block knows
+# where its choices go. No step depends on which program comes first, so the order is
+# the same in every run. And the CPU never waits to hear how many tiles came out: it
+# allocates the most there can be, and the last ones say −1.
+
+# %%
+def draw_tiles(fig, group=2, n_blocks=2):
+    """Tokens, rows of the tiles, experts' matrices, and the programs' blocks."""
+    ax = fig.subplots()
+    ax.set(xlim=(-0.3, 14.2), ylim=(13.6, -1.6))
+    ax.axis("off")
+    ink = {"ec": "#666666", "lw": 0.6}
+    for t in range(4):
+        ax.barh(2.5 + 2 * t, 1.6, 1.6, left=0, color=PALETTE[t], alpha=0.55, **ink)
+        ax.text(0.8, 2.5 + 2 * t, f"token {t}", ha="center", va="center", fontsize=9)
+    top = [i * 2.2 for i in range(n_tiles)]  # of each tile
+    for i, c in enumerate(in_tiles.tolist()):
+        y, color = top[i // 2] + i % 2 + 0.5, "white" if c < 0 else PALETTE[c // 2]
+        ax.barh(y, 2, 1, left=3.6, color=color, alpha=0.55, **ink)
+        ax.text(4.6, y, c if c >= 0 else "empty", ha="center", va="center", fontsize=8)
+        token = [2.5 + 2 * (c // 2), y] if c >= 0 else []
+        ax.plot([1.6, 3.6][: len(token)], token, color="#999999", lw=0.7, ls="-")
+    for i, e in enumerate(tile_expert.tolist()):
+        name = f"tile {i}" + (": unused" if e < 0 else "")
+        ax.text(5.75, top[i] + 1, name, va="center", fontsize=8)
+        y = 2.3 + 2.4 * e
+        if e >= 0:
+            ax.plot((6.6, 8), (top[i] + 1, y), color="#666666", lw=1, ls="-")
+        for block in range(n_blocks):
+            first = i // group * group  # as `my_tile` counts
+            program = first * n_blocks + block * group + i - first
+            look = "white" if e < 0 else ("#DDDDDD", "#F3F3F3")[block]
+            ax.barh(top[i] + 1, 1.5, 2, left=11 + 1.5 * block, color=look, **ink)
+            ax.text(11.75 + 1.5 * block, top[i] + 1, program, ha="center", va="center")
+    for e in range(4):
+        for block, look in enumerate(("#DDDDDD", "#F3F3F3")):
+            ax.barh(2.3 + 2.4 * e, 0.9, 1.8, left=8 + 0.9 * block, color=look, **ink)
+        ax.text(8.9, 2.3 + 2.4 * e, f"expert {e}", ha="center", va="center", fontsize=9)
+    heads = {
+        0.8: "x",
+        4.6: "rows of the tiles:\nchoices",
+        8.9: "wᵀ of an expert,\nin 2 blocks of columns",
+        12.5: "result: each block\nhas its program",
+    }
+    for at, head in heads.items():
+        ax.text(at, -0.5, head, ha="center", va="bottom", fontsize=9)
+
+# %%
+alt = """Left, four tokens, each in a colour. Lines lead from each to its two choices,
+in twelve rows in pairs: tile 0 holds choices 0 and 2, tile 1 choices 5 and 6, tile 2
+choices 1 and 3, tile 3 choice 4 and an empty row, tile 4 choice 7 and an empty row,
+tile 5 is unused. Lines lead from tiles 0 and 1 to the matrix of expert 0, from tile 2
+to expert 1, tile 3 to expert 2, tile 4 to expert 3. Right, the result: a row of two
+blocks for every tile, numbered by program: 0 and 2, 1 and 3, 4 and 6, 5 and 7, 8 and
+10, 9 and 11."""
+with figure(alt, size=(10, 5)) as fig:
+    draw_tiles(fig)
+
+# %% [markdown]
+# ### The grouped product, line by line
+
+# %%
+show("kernels.grouped_matmul.my_tile", "kernels.grouped_matmul.grouped_kernel")
+
+# %% [markdown]
+# `tl.program_id` tells a program its number. It makes one block of the result: a tile's
+# `BLOCK_M` rows by `BLOCK_N` columns.
+#
+# - **`my_tile`** turns the number into a tile and a block of columns. Numbers go down
+#   `GROUP` tiles first (2 in the picture, 4 on a GPU), then across. So neighbours,
+#   which run at the same time, want the same columns of, often, the same expert. One
+#   reads them from memory, and the others find them in the chip's cache.
+# - **`expert`** is one number for a whole tile: this is what the sort was for. The −1
+#   of an unused tile ends its programs at once.
+# - **`choice`** holds what stands in the rows, **`filled`** says which are not empty.
+#   `choice // PER_TOKEN` is the token (`PER_TOKEN` is $K$). So rows are gathered while
+#   they are loaded, and no sorted copy of `x` is ever made. (`order` is our `in_tiles`.)
+#   Indices become 64-bit (`int64`) before they are multiplied: 256 matrices have more
+#   than $2^{31}$ numbers.
+# - **The loop** walks along $D$ in steps of `BLOCK_K`. `a` is [`BLOCK_M`, `BLOCK_K`]
+#   of tokens, `b` [`BLOCK_N`, `BLOCK_K`] of the matrix, both of bf16. The second
+#   argument of `tl.load` is a **mask**: where it is false nothing is read and a 0 takes
+#   the place. `tl.dot` multiplies on the **tensor cores**, the GPU's units for matrix
+#   products, and adds to `total` in float32 (`"ieee"` concerns float32 inputs alone).
+# - **SwiGLU** comes right after, on both sums, while they are in registers. Gate and up
+#   never go to memory, and rounding to bf16 happens once, in the store.
+#
+# The way back runs the same kernel with `w_up=None` and `PER_TOKEN=0`: it reads the
+# rows of the tiles, multiplies by `w2` and stores each row at its choice. A token's $K$
+# results then lie side by side, and `combine_kernel` adds them, with their weights, in
+# this order. Additions as results arrive (*atomic*) would save the step, and give other
+# last digits in every run.
+#
+# **Why this tile?** `HGMMA`, the H100's fast instruction for products, takes at least
+# 64 rows. For few tokens there is a tile of 16 rows with an older one: then only reading
+# counts. What the largest tile takes of a **multiprocessor** (an H100 has 132; each runs
+# a program or a few, its threads 32 to a **warp**):
+
+# %%
+BLOCK_M, BLOCK_N, BLOCK_K, stages, warps = 128, 64, 64, 4, 8
+sums = 2 * BLOCK_M * BLOCK_N / (32 * warps)  # gate and up, float32; 32 threads a warp
+step = 2 * (BLOCK_M + 2 * BLOCK_N) * BLOCK_K  # bytes of a, b and the second b
+print(f"registers of a thread for its part of the sums: {sums:.0f} of at most 255")
+print(f"shared memory, {stages} steps under way: {stages * step / 1024:.0f} KB of 227")
+assert sums == 64 and stages * step == 128 * 1024
+assert E * one_expert / 3 > 2**31  # the numbers of w1: too many for 32-bit indices
+show("kernels.grouped_matmul._tile", "kernels.grouped_matmul.TILES_SWIGLU")
+
+# %% [markdown]
+# (Compiled for an H100, for which no H100 is needed, it took 124 registers and those
+# 128 KB. The tests compile it too, and check that it holds `HGMMA` and that no register
+# is spilled to memory.) The whole layer:
+
+# %%
+show("kernels.moe_layer.moe_layer", docstrings=False)
+
+# %% [markdown]
+# The gate is a kernel too: one program decides for a few tokens without leaving its
+# registers. Only its logits and the shared experts are PyTorch's own products. The cell
+# below runs all of it through Triton's **interpreter**, which executes kernels on a
+# CPU, slowly, with the rounding of a GPU: V3's and V2's layers, with fewer and smaller
+# experts, beside the module of this lesson; then V3's with experts in FP8 (lesson 13),
+# beside the same roundings in plain PyTorch.
+
+# %%
+from deepseek_mini.lesson import gpu_section, interpreted_section
+
+interpreted_section("moe_layer")
+
+# %% [markdown]
+# And at full size, all 256 experts of 7,168 × 2,048, on a GPU:
+
+# %% tags=["nbval-ignore-output"]
+gpu_section("moe_layer")
+
+# %% [markdown]
+# The same kernels take the shapes of V2 and DeepSeekMoE 16B; `make bench-gpu` has cases
+# for all three. A T4, as Colab lends it for nothing, does not run them: it has no units
+# for bf16 or fp8, current Triton does not support it, and its 16 GB do not hold one
+# layer of V3. The plain paths of this lesson run there too.
 #
 # ## What this proves, and what it does not
 #
@@ -864,6 +1094,9 @@ for n_tokens in (1, 16, 64):
 #   Collapse late in long trainings was not studied.
 # - Measured: 0.6 million parameters, 600 steps, three seeds. The verdicts on quality
 #   above hold for that. The paper's comparisons are at 2 B parameters and more.
+# - Interpreted, at small sizes: the kernels compute the layer within the bound of bf16,
+#   and compile to the H100's instructions. **No kernel has run on a GPU yet: its speed
+#   is not known**, and the floor rests on assumed rates.
 # - Counted, not timed: bytes and operations.
 #
 # ## Exercises

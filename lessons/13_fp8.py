@@ -11,7 +11,7 @@
 #   that computes all three of its products in FP8; and a model that trains with it.
 # - **You need** lesson 00, and the linear layers of lesson 02. Nothing here needs a GPU:
 #   the rounding is real, the speed is not.
-# - **Time**: about 50 minutes, and an hour for the exercises.
+# - **Time**: about 60 minutes, and an hour for the exercises.
 # - **Papers**: DeepSeek-V3 §3.3 and §3.5.2; *FP8 Formats for Deep Learning* §3.
 
 # %%
@@ -732,8 +732,188 @@ print(f"with UE8M0 {1 + 1 / 128:.3f}")
 # %% [markdown]
 # (The main model, without the MTP module.) The scales cost 0.02% of the weights and 3%
 # of the activations. With them 671 billion parameters need half the memory of bfloat16,
-# and an H100 multiplies FP8 at twice the rate of bfloat16 by NVIDIA's data sheet. A GPU
-# kernel for these products, with its measured speed, is still to come.
+# and an H100 multiplies FP8 at twice the rate of bfloat16 by NVIDIA's data sheet.
+#
+# ### Two kernels, and their floors
+#
+# On a GPU two **kernels** (functions that it runs; lesson 20 starts from zero) do the
+# work of a product in FP8: one rounds the activations of $M$ tokens to bytes and scales,
+# one multiplies them, $K$ channels each, by a matrix of $N$ rows. The time that no kernel can beat, its **floor**, is that of the bytes it
+# must read and write, or that of its operations, whichever is longer. For an H100 we
+# *assume, and have not measured*, 3.0 TB/s of memory and 1,600 TFLOP/s in FP8. The
+# product is the last one of V3's attention, from 16,384 channels to 7,168.
+#
+# **Predict**: for 128 tokens, is it the bytes or the operations? And how long does
+# rounding 4,096 tokens take, beside the product that it serves?
+
+# %%
+N, K = 7168, 16_384  # output and input channels
+
+
+def floor(n_bytes, flops=0):
+    return 1e6 * n_bytes / 3.0e12, 1e6 * flops / 1600e12  # microseconds
+
+
+floors = {}
+for M in (128, 4096):  # tokens
+    scales = 4 * (M * K / 128 + N * K / 128**2)  # bytes
+    moved = M * K + N * K + scales + 2 * M * N  # a, b, their scales, and c in bf16
+    floors[f"product, {M} tokens"] = floor(moved, 2 * M * N * K)
+    floors[f"rounding, {M} tokens"] = floor(M * K * (2 + 1 + 4 / 128))
+apart, fused = 4 + 2 + 2 + 1 + 4 / 128, 4 + 1 + 4 / 128  # bytes a number
+print("microseconds           bytes  operations")
+for name, (moved, computed) in floors.items():
+    print(f"{name:21} {moved:6.0f} {computed:11.0f}")
+print(f"SwiGLU, then rounding: {apart:.1f} bytes a number; in one kernel {fused:.1f}")
+few, many = floors["product, 128 tokens"], floors["product, 4096 tokens"]
+assert few[0] > 2 * few[1] and many[1] > 7 * many[0]
+assert 0.1 < floors["rounding, 4096 tokens"][0] / many[1] < 0.12
+
+# %% [markdown]
+# For 128 tokens reading the weights is the floor, for 4,096 the operations. Rounding
+# adds a tenth to the large product. It computes next to nothing, so all that counts is
+# to touch memory once: 2 bytes in, 1 and a bit out. After the experts' first product
+# SwiGLU comes in between, and there one kernel, `swiglu_quantise`, does both, so that
+# its result never goes to memory in bf16.
+#
+# ### Rounding, line by line
+
+# %%
+names = ("TILES", "quantise_tiles", "quantise_kernel")
+show(*(f"kernels.quantise.{name}" for name in names))
+
+# %% [markdown]
+# A GPU runs many copies of a kernel at once, its **programs**; `tl.program_id` is a
+# program's number. Here each takes `ROWS` = 32 tiles of 128 numbers, and `column` and
+# `inside` find them in `x` where the last tile of a row may end early. `inside` is a
+# **mask**: where it is false nothing is read, and the 0 that takes its place changes no
+# amax.
+#
+# - **`amax`** is a maximum of *integers*. With the sign bit cleared, the bits of floats
+#   have the order of the numbers, and NaN is above infinity, so it survives; a maximum
+#   of floats drops it.
+# - **`scale`** is amax / 448 by `tl.div_rn`, which rounds as a CPU does. A GPU's own `/`
+#   may be off by two units in the last place: a number that lies halfway between two
+#   codes would then fall to the other side, and bytes would differ from PyTorch's.
+#   `divide` keeps the same promise for the tile's 128 numbers, at less cost: it divides
+#   once and corrects products with the reciprocal.
+# - A tile of zeros gets the scale 1. `UE8M0` clears the fraction's bits after adding
+#   nearly one power of two, which rounds up to a power of two.
+#
+# ### The product
+#
+# The picture first. One shade is one scale, and eight strips stand for 128 rows.
+
+# %%
+def shaded(ax, x, y, width, height, shade, color):
+    ax.barh(y + height / 2, width, height, left=x, color=color, alpha=shade, lw=0)
+
+
+def framed(ax, x, y, width, height):
+    ax.barh(y + height / 2, width, height, left=x, fill=False, ec="black", lw=2)
+
+
+def draw_product(fig, m=0, n=1, step=2):
+    """a [M, K] over b [N, K] with one axis K, and the result c [M, N] beside."""
+    ax, rng = fig.subplots(), np.random.default_rng(1)
+    ax.set(xlim=(-3.5, 36), ylim=(24.5, -2.5))
+    ax.axis("off")
+    for x in range(0, 16, 4):
+        for y in np.arange(0, 8, 0.5):
+            shaded(ax, x, y, 3.9, 0.42, rng.uniform(0.15, 1), PALETTE[0])
+        for y in range(11, 23, 4):
+            shaded(ax, x, y, 3.9, 3.9, rng.uniform(0.15, 1), PALETTE[1])
+        ax.text(x + 2, -0.5, f"step {x // 4}", ha="center", fontsize=9)
+    for y in (0, 4):
+        for x in (22, 26, 30):
+            shaded(ax, x, y, 3.9, 3.9, 0.2, PALETTE[2])
+    framed(ax, 4 * step, 4 * m, 3.9, 3.9)
+    framed(ax, 4 * step, 11 + 4 * n, 3.9, 3.9)
+    framed(ax, 22 + 4 * n, 4 * m, 3.9, 3.9)
+    look = {"fontsize": 9, "va": "center"}
+    ax.text(-0.4, 4, "a\n[M, K]", ha="right", **look)
+    ax.text(-0.4, 17, "b\n[N, K]", ha="right", **look)
+    ax.text(28, -0.9, "c [M, N]", ha="center", **look)
+    ax.text(8, 8.8, "a scale for every 1 × 128", ha="center", **look)
+    ax.text(8, 23.8, "a scale for every 128 × 128", ha="center", **look)
+    lines = (
+        "One program, step 2:",
+        "128 × 128 numbers of a, 128 scales;",
+        "128 × 128 numbers of b, one scale;",
+        "their product, from 0, on tensor cores,",
+        "times the scales,",
+        "is added to c's block in float32.",
+    )
+    ax.text(20, 16.5, "\n".join(lines), linespacing=1.6, **look)
+
+# %%
+alt = """Two matrices of shaded tiles above each other with K as their common axis, in
+four steps. Above, a: thin strips, each a shade of blue of its own. Below, b: large
+orange squares, each of one shade. Framed are, in step 2, one block of strips of a and
+one square of b. To the right the result c in six green blocks, one of them framed."""
+with figure(alt, size=(10, 6)) as fig:
+    draw_product(fig)
+
+# %%
+show("kernels.fp8_matmul.TILES", "kernels.fp8_matmul.fp8_matmul_kernel")
+
+# %% [markdown]
+# A program makes one block of the result, `BLOCK_M` by `BLOCK_N`, both 128 on a GPU.
+#
+# - The first lines turn its number into `m` and `n`: down `GROUP` blocks of rows, then
+#   across, so that programs of the same time share what they read.
+# - **`a.load`, `b.load`** fetch [128, 128] bytes each. `a` and `b` are *descriptors*:
+#   shape and strides for the copy engine (TMA), which fills in 0 beyond the edges and
+#   keeps `num_stages` = 4 steps under way.
+# - **`scale`** is one column of `a_scale` times a single number of `b_scale`: a block of
+#   the result never reaches over two blocks of `b`.
+# - **`tl.dot(x, w.T)`** multiplies on the **tensor cores**, the GPU's units for matrix
+#   products. It has no third argument to add to: every 128 products the sum begins
+#   again at 0. What it returned is scaled and added to `total`, in float32 and in
+#   ordinary registers. This one line is the promotion, and the scales.
+# - At the end `total` is rounded once, to bf16, and `inside` keeps the ragged edges.
+#
+# It is the loop `in_tiles` of the ladder above. Why 8 **warps** (groups of 32 threads)?
+# Two blocks of sums are alive at once, `total` and the result of `tl.dot`:
+
+# %%
+for warps in (4, 8):
+    each = 2 * 128 * 128 / (32 * warps)  # registers of a thread for both sums
+    print(f"{warps} warps: {each:.0f} registers for the sums; a thread has at most 255")
+stages, step = 4, 2 * 128 * 128  # a block of a, a block of b, a byte each
+print(f"shared memory for the steps under way: {stages * step / 1024:.0f} KB of 227")
+assert 2 * 128 * 128 / (32 * 4) > 255 and stages * step == 128 * 1024
+
+# %% [markdown]
+# With 4 the compiler spills registers to memory. With 8 it spills none, and the code
+# holds `QGMMA`, the H100's FP8 instruction; the tests compile it and check both, for
+# which no GPU is needed. With few tokens, as the floors say, only reading counts: 128
+# tokens or fewer get narrower blocks, so that there are more of them at work.
+#
+# The experts' products are the grouped kernel of lesson 08 with this loop
+# (`kernels/grouped_fp8.py`). Both kernels, live, through Triton's **interpreter**, which
+# runs them on a CPU with the rounding of a GPU. For the rounding, an error of 0 means
+# the same bytes. After SwiGLU, whose exponential may differ in its last bit, a byte may
+# be its neighbour: at most 32 of 448 away. The product's bound is one step of bf16.
+
+# %%
+from deepseek_mini.lesson import gpu_section, interpreted_section
+
+interpreted_section("quantise")
+interpreted_section("fp8_matmul")
+
+# %% [markdown]
+# And at full size, on a GPU:
+
+# %% tags=["nbval-ignore-output"]
+gpu_section("quantise")
+gpu_section("fp8_matmul")
+
+# %% [markdown]
+# The product needs an H100 or newer, the rounding an L4 (`sm_89`) or newer: before that
+# no GPU converts to FP8. A T4 has units for neither FP8 nor bf16, and current Triton
+# does not support it; a kernel called there says so. What this lesson emulates runs
+# there as it does on a CPU.
 #
 # ## What this proves, and what it does not
 #
@@ -746,6 +926,10 @@ print(f"with UE8M0 {1 + 1 / 128:.3f}")
 # - Not shown: V3's own gap of less than 0.25%; its wider format for the input of `wo`
 #   (E5M6, §3.3.3), its bfloat16 optimizer states, its communication in FP8; and any gain
 #   in speed. Emulation takes longer than float32.
+# - Interpreted, at small sizes: the kernel's bytes and scales are those of the package,
+#   and its products within one step of bf16. An interpreter sums in float32, so what 14
+#   bits do to the sum it does not show. **No kernel has run on a GPU yet: its speed is
+#   not known**, and the floors rest on assumed rates.
 #
 # ## Exercises
 #

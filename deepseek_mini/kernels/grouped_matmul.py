@@ -9,9 +9,10 @@ With 256 experts on one GPU, reading their matrices takes longest, even for thou
 of tokens. Programs that run at once share them: neighbours are GROUP tiles of rows,
 often of one expert, by the same columns.
 
-In FP8 the scales change every 128 numbers, as in `fp8_matmul`; SwiGLU and rounding to
-fp8 again come between the two products, in `quantise.swiglu_quantise`.
+The same in FP8 is `grouped_fp8`.
 """
+
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -19,9 +20,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from triton.tools.tensor_descriptor import TensorDescriptor
 
-from deepseek_mini import fp8
 from deepseek_mini.kernels.expert_sort import Plan
 from deepseek_mini.kernels.launch import Tile, contiguous, pick
 
@@ -46,22 +45,6 @@ TILES_SWIGLU: dict[int, dict[int, Tile]] = {  # two sums, so half the columns
     64: {80: _tile(64, 64, 4, 3), 90: _tile(64, 64, 4, 4), 0: SMALL},
     128: {80: _tile(64, 64, 8, 3), 90: _tile(64, 64, 8, 4), 0: SMALL},
 }
-STEP = tl.constexpr(128)  # numbers along the products that share a scale
-SMALL_FP8: Tile = {"BLOCK_N": 64, "GROUP": 2}
-TILES_FP8: dict[int, dict[int, Tile]] = {
-    16: {
-        90: {"BLOCK_N": 128, "GROUP": 4, "num_warps": 4, "num_stages": 5},
-        0: SMALL_FP8,
-    },
-    64: {
-        90: {"BLOCK_N": 128, "GROUP": 4, "num_warps": 4, "num_stages": 4},
-        0: SMALL_FP8,
-    },
-    128: {
-        90: {"BLOCK_N": 128, "GROUP": 4, "num_warps": 8, "num_stages": 4},
-        0: SMALL_FP8,
-    },
-}
 
 
 def rows_of_a_tile(n_choices: int, n_experts: int) -> int:
@@ -71,7 +54,7 @@ def rows_of_a_tile(n_choices: int, n_experts: int) -> int:
 
 
 @triton.jit
-def _my_tile(n_tiles, COLUMNS: tl.constexpr, GROUP: tl.constexpr):
+def my_tile(n_tiles, COLUMNS: tl.constexpr, GROUP: tl.constexpr):
     """Tile and block of columns of this program: down GROUP tiles, then across."""
     program = tl.program_id(0)
     first = program // (GROUP * COLUMNS) * GROUP
@@ -89,7 +72,7 @@ def grouped_kernel(
     """PER_TOKEN: K, where x has a row a token and out a row of the tiles; 0 where x has
     a row of the tiles and out a row a choice. w_up: w3, or None for no SwiGLU.
     """
-    tile, block = _my_tile(n_tiles, (N + BLOCK_N - 1) // BLOCK_N, GROUP)
+    tile, block = my_tile(n_tiles, (N + BLOCK_N - 1) // BLOCK_N, GROUP)
     expert = tl.load(tile_expert + tile).to(tl.int64)
     if expert < 0:  # after the last tile
         return
@@ -119,46 +102,6 @@ def grouped_kernel(
         total = total / (1 + tl.exp(-total)) * up
     at = target.to(tl.int64)[:, None] * N + column[None, :]
     tl.store(out + at, total, filled[:, None] & (column < N)[None, :])
-
-
-@triton.jit
-def grouped_fp8_kernel(
-    x, w, out, x_scale, w_scale, order, tile_expert, n_tiles, PER_TOKEN: tl.constexpr,
-    N: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    GROUP: tl.constexpr,
-):  # fmt: skip
-    """As `grouped_kernel`, with scales: of x for 1 x 128, of w for 128 x 128. w is a
-    descriptor of all experts' rows, one expert after the other.
-    """
-    tile, block = _my_tile(n_tiles, (N + BLOCK_N - 1) // BLOCK_N, GROUP)
-    expert = tl.load(tile_expert + tile)
-    if expert < 0:
-        return
-    slot = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    choice = tl.load(order + slot)
-    filled = choice >= 0
-    if PER_TOKEN:
-        source, target = choice // PER_TOKEN, slot
-    else:
-        source, target = slot, choice
-
-    steps: tl.constexpr = (D + 127) // 128
-    first_column, k = block * BLOCK_N, tl.arange(0, STEP)
-    x_at = x + source.to(tl.int64)[:, None] * D + k[None, :]
-    row_scales = x_scale + source.to(tl.int64) * steps
-    blocks: tl.constexpr = (N + 127) // 128
-    block_scales = w_scale + (expert * blocks + first_column // STEP) * steps
-    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for step in range(steps):
-        in_x = filled[:, None] & (k < D - step * STEP)[None, :]
-        a = tl.load(x_at + step * STEP, in_x, 0.0)
-        b = w.load([expert * N + first_column, step * STEP])
-        scale = tl.load(row_scales + step, filled, 0.0) * tl.load(block_scales + step)
-        total += tl.dot(a, b.T) * scale[:, None]
-    column = first_column + tl.arange(0, BLOCK_N)
-    at = target.to(tl.int64)[:, None] * N + column[None, :]
-    inside = filled[:, None] & (column < N)[None, :]
-    tl.store(out + at, total.to(tl.bfloat16), inside)
 
 
 def into_experts(
@@ -205,59 +148,6 @@ def out_of_experts(
     return _launch(h, w2, None, out, plan, 0, TILES)
 
 
-def grouped_fp8(
-    x: Tensor,
-    x_scale: Float[Tensor, "rows tiles"],
-    w: Tensor,
-    w_scale: Float[Tensor, "E blocks tiles"],
-    plan: Plan,
-    into: bool,
-) -> Float[Tensor, "out_rows N"]:
-    """x wᵀ in bf16, for E4M3 x [rows, K] and w [E, N, K], with scales as `fp8.quantise`
-    makes them: 1 x 128 and 128 x 128 (DeepSeek-V3, arXiv 2412.19437, §3.3.2).
-
-    into: from the tokens into the rows of the plan's tiles (empty ones are not
-    written); else out of the tiles, a row a choice.
-
-    Raises:
-        ValueError: shapes do not belong together or to the plan, K is no multiple of
-            16, a tensor is not contiguous, or the GPU is older than sm_90.
-    """
-    (n_rows, width), (n_experts, n, _) = x.shape, w.shape
-    steps, per_token = triton.cdiv(width, 128), plan.n_choices // max(1, n_rows)
-    wanted = {
-        "x_scale": (x_scale, (n_rows, steps)),
-        "w": (w, (n_experts, n, width)),
-        "w_scale": (w_scale, (n_experts, triton.cdiv(n, 128), steps)),
-    }
-    for name, (tensor, shape) in wanted.items():
-        if tensor.shape != shape:
-            raise ValueError(
-                f"{name} has shape {list(tensor.shape)}, but it must be {list(shape)}"
-            )
-    fits = per_token * n_rows == plan.n_choices if into else n_rows == len(plan.order)
-    if not fits:
-        raise ValueError(
-            f"x has {n_rows} rows, but the plan has {len(plan.order)} in tiles and "
-            f"{plan.n_choices} choices"
-        )
-    if width % 16:
-        raise ValueError(f"K is {width}, but it must be a multiple of 16")
-    contiguous(x=x, x_scale=x_scale, w=w, w_scale=w_scale)
-    shape = len(plan.order) if into else plan.n_choices, n
-    out = torch.empty(shape, dtype=torch.bfloat16, device=x.device)
-    tile = pick(TILES_FP8[plan.tile_rows], x)
-    n_tiles, columns = len(plan.tile_expert), tile["BLOCK_N"]
-    if n_tiles:
-        grouped_fp8_kernel[(n_tiles * triton.cdiv(n, columns),)](
-            x, TensorDescriptor.from_tensor(w.flatten(0, 1), [columns, 128]), out,
-            x_scale, w_scale, plan.order, plan.tile_expert, n_tiles,
-            PER_TOKEN=per_token if into else 0, N=n, D=width, BLOCK_M=plan.tile_rows,
-            **tile,
-        )  # fmt: skip
-    return out
-
-
 def _launch(x, w, w_up, out, plan, per_token, tables):
     _, n, width = w.shape
     given = {"x": x, "w": w} | ({} if w_up is None else {"w_up": w_up})
@@ -285,7 +175,7 @@ def into_reference(
     """`into_experts` in plain PyTorch, rounded once; empty rows are 0."""
     out = x.new_zeros(len(plan.order), w1.shape[1])
     per_token = plan.n_choices // max(1, len(x))
-    for e, rows in _rows(plan):
+    for e, rows in rows_by_expert(plan):
         token = x[plan.order[rows] // per_token]
         gate, up = _product(token, w1[e]), _product(token, w3[e])
         out[rows] = (F.silu(gate) * up).to(x.dtype)
@@ -297,29 +187,8 @@ def out_reference(
 ) -> Float[Tensor, "choices D"]:
     """`out_of_experts` in plain PyTorch."""
     out = h.new_empty(plan.n_choices, w2.shape[1])
-    for e, rows in _rows(plan):
+    for e, rows in rows_by_expert(plan):
         out[plan.order[rows].long()] = _product(h[rows], w2[e]).to(h.dtype)
-    return out
-
-
-def fp8_reference(
-    x: Tensor,
-    x_scale: Float[Tensor, "rows tiles"],
-    w: Tensor,
-    w_scale: Float[Tensor, "E blocks tiles"],
-    plan: Plan,
-    into: bool,
-) -> Float[Tensor, "out_rows N"]:
-    """`grouped_fp8` in plain PyTorch: dequantise, multiply in float32."""
-    rows = fp8.dequantise(x, x_scale, fp8.TILE)
-    n_out = len(plan.order) if into else plan.n_choices
-    out = torch.zeros(n_out, w.shape[1], dtype=torch.bfloat16, device=x.device)
-    for e, slots in _rows(plan):
-        choices = plan.order[slots].long()
-        per_token = plan.n_choices // max(1, len(x))
-        source, target = (choices // per_token, slots) if into else (slots, choices)
-        matrix = fp8.dequantise(w[e], w_scale[e], fp8.BLOCK)
-        out[target] = (rows[source] @ matrix.T).bfloat16()
     return out
 
 
@@ -329,7 +198,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return a.to(wide) @ b.to(wide).T
 
 
-def _rows(plan: Plan):
+def rows_by_expert(plan: Plan) -> Iterator[tuple[int, Tensor]]:
     """Every expert that was chosen, and its rows of the tiles."""
     expert = plan.tile_expert.repeat_interleave(plan.tile_rows)
     expert = expert.masked_fill(plan.order < 0, -1)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepseek_mini import fp8
-from deepseek_mini.kernels import grouped_matmul
+from deepseek_mini.kernels import grouped_fp8, grouped_matmul
 from deepseek_mini.kernels.expert_sort import expert_sort
 from deepseek_mini.kernels.expert_sort import reference as sort_reference
 from deepseek_mini.kernels.gate import gate
@@ -141,7 +141,7 @@ def moe_layer_fp8(
     ids, weights = gate(_logits(x, layer), part, _bias(layer))
     tile_rows = grouped_matmul.rows_of_a_tile(ids.numel(), part.n_routed_experts)
     plan = expert_sort(ids, part.n_routed_experts, tile_rows)
-    product = partial(grouped_matmul.grouped_fp8, plan=plan)
+    product = partial(grouped_fp8.grouped_fp8, plan=plan)
     h = product(*quantise(x), experts.w13, experts.w13_scale, into=True)
     h = swiglu_quantise(h)  # rows that nobody wrote stay rows that nobody reads
     y = product(*h, experts.w2, experts.w2_scale, into=False)
@@ -156,7 +156,7 @@ def reference_fp8(
     part = layer.gate.part
     ids, weights = exact_gate(_logits(x, layer), part, _bias(layer))
     plan = sort_reference(ids, part.n_routed_experts, 128)
-    product = partial(grouped_matmul.fp8_reference, plan=plan)
+    product = partial(grouped_fp8.reference, plan=plan)
     tokens = fp8.quantise(x)
     h = product(*tokens, experts.w13, experts.w13_scale, into=True)
     gate_part, up = h.float().chunk(2, dim=-1)

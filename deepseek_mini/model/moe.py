@@ -146,7 +146,7 @@ class Experts(nn.Module):
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
         y = torch.cat(outs)[back].view(n_tokens, n_chosen, -1)  # [N, K, D]
-        return torch.einsum("nkd,nk->nd", y, weights.to(y.dtype)).to(x.dtype)
+        return (y * weights[..., None].to(y.dtype)).sum(dim=1).to(x.dtype)
 
     def _matrices(self) -> zip:
         return zip(self.w1.unbind(), self.w2.unbind(), self.w3.unbind())

@@ -10,9 +10,7 @@ from deepseek_mini.kernels.cases.expert_sort import random_choices
 from deepseek_mini.kernels.expert_sort import Plan
 from deepseek_mini.kernels.grouped_matmul import (
     TILES,
-    TILES_FP8,
     TILES_SWIGLU,
-    grouped_fp8_kernel,
     grouped_kernel,
     into_experts,
     into_reference,
@@ -21,11 +19,8 @@ from deepseek_mini.kernels.grouped_matmul import (
 from deepseek_mini.kernels.launch import Gate
 
 
-def _gate(name: str, rows: int, swiglu: bool) -> Gate:
+def _gate(name: str, rows: int, swiglu: bool, sizes: dict) -> Gate:
     tensors = ("x", "w", "w_up", "out") if swiglu else ("x", "w", "out")
-    sizes = {"PER_TOKEN": 8, "N": 2048, "D": 7168} if swiglu else {
-        "PER_TOKEN": 0, "N": 7168, "D": 2048, "w_up": None
-    }  # fmt: skip
     fast = {90: "HGMMA", 100: "UTCHMMA"} if rows >= 64 else {90: "HMMA", 100: "HMMA"}
     return Gate(
         f"{name}, tiles of {rows} rows, bf16",
@@ -38,23 +33,14 @@ def _gate(name: str, rows: int, swiglu: bool) -> Gate:
     )
 
 
-def _gate_fp8(rows: int) -> Gate:
-    return Gate(
-        f"into experts, tiles of {rows} rows, fp8",
-        grouped_fp8_kernel,
-        {"x": "*fp8e4nv", "w": "tensordesc<fp8e4nv[128, 128]>", "out": "*bf16",
-         "x_scale": "*fp32", "w_scale": "*fp32", "order": "*i32",
-         "tile_expert": "*i32", "n_tiles": "i32"},
-        TILES_FP8[rows],
-        {"PER_TOKEN": 8, "N": 4096, "D": 7168, "BLOCK_M": rows},
-        instruction={90: "QGMMA", 100: "UTCQMMA"} if rows >= 64 else {},
-        refused={80: "needs sm_90"},
-    )  # fmt: skip
-
-
-GATES = [_gate("into experts", rows, True) for rows in TILES]
-GATES += [_gate("out of experts", rows, False) for rows in TILES]
-GATES += [_gate_fp8(rows) for rows in TILES_FP8]
+INTO = {"PER_TOKEN": 8, "N": 2048, "D": 7168}
+OUT = {"PER_TOKEN": 0, "N": 7168, "D": 2048, "w_up": None}
+GATES = [_gate("into experts", rows, True, INTO) for rows in TILES]
+GATES += [_gate("out of experts", rows, False, OUT) for rows in TILES]
+GATES += [
+    _gate("into V2's experts", 64, True, {"PER_TOKEN": 6, "N": 1536, "D": 5120}),
+    _gate("into MoE-16B's experts", 64, True, {"PER_TOKEN": 6, "N": 1408, "D": 2048}),
+]
 
 
 def grouped_mm(x, w1, w3, plan):
@@ -74,6 +60,16 @@ def expert_loop(x, w1, w3, plan):
         for e, rows in enumerate(pieces)
         if len(rows)
     ]
+
+
+def sorted_rows(outputs) -> Tensor:
+    """The rows that hold a choice; a peer's, which has no others, as they are."""
+    if isinstance(outputs, list):
+        return torch.cat(outputs)
+    if isinstance(outputs, tuple):
+        rows, order = outputs
+        return rows[order >= 0]
+    return outputs
 
 
 def _sorted(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
@@ -98,24 +94,22 @@ def cases(device: str, small: bool) -> list[Case]:
 
         return inputs
 
-    def filled(kernel):
-        def run(x, w1, w3, plan):
-            return kernel(x, w1, w3, plan)[plan.order >= 0]
-
-        return run
+    def in_tiles(function):
+        return lambda x, w1, w3, plan: (function(x, w1, w3, plan), plan.order)
 
     return [
         Case(
             f"{each} tokens to each of {n_experts} experts, {width} x {inner}, bf16",
             make(each),
-            filled(into_experts),
-            filled(into_reference),
+            in_tiles(into_experts),
+            in_tiles(into_reference),
             bound=2**-7,  # one step of bf16
             moved=2 * each * n_experts * (width // 2 + inner)
             + 4 * n_experts * width * inner,
             flops=4 * each * n_experts * width * inner,
             peers={"F.grouped_mm": grouped_mm, "per-expert loop": expert_loop},
             compiled=False,
+            compare=sorted_rows,
         )
         for each in ((4,) if small else (1024, 8))
     ]
