@@ -3,9 +3,9 @@
 #
 # A layer of DeepSeek-LLM adds two results to the vector of every token: attention's and a feed-forward network's. The 7B has 30 layers, the 67B has 95. In a stack of random feed-forward networks without normalisation, the numbers leave the range of float32 after ten layers. What keeps the scale? And why is the feed-forward network of the 7B 11,008 channels wide, 2.69 times the model's 4,096, when the first Transformer took 4 times?
 #
-# - **You will build** RMSNorm and SwiGLU in NumPy and read them in PyTorch, see what a norm does to scales and gradients, prove both equal to the `transformers` library, and measure what each is worth in a small model.
+# - **You will build** RMSNorm and SwiGLU in NumPy and read them in PyTorch, see what a norm does to scales and gradients, prove both equal to the `transformers` library, measure what each is worth in a small model, and read a GPU kernel of the norm.
 # - **You need** lesson 00, matrix products and derivatives.
-# - **Time**: about 35 minutes, and 40 for the exercises.
+# - **Time**: about 40 minutes, and 40 for the exercises.
 # - **Papers**: RMSNorm §3 and §4; GLU variants §2; how DeepSeek uses them: DeepSeek-LLM §2.2.
 
 # %%
@@ -597,13 +597,127 @@ print(f"{n_norms} norms, {flops / 1e6:.1f} million operations a token: {share:.4
 assert share < 1e-4
 
 # %% [markdown]
-# So few operations on so many bytes are bound by memory. On a GPU a norm belongs into one pass with its neighbours; the course has no such kernel yet.
+# ## One pass over memory
 #
+# So few operations on so many bytes wait for memory. A GPU keeps tensors in its large memory, and PyTorch, when it is *eager*, runs one operation after the other: each fetches its inputs from there and writes its result back. How much is that for what a block of DeepSeek-V3 does between two layers: add $x$ to the **residual stream**, the vector that all layers add to, and take the norm of the sum? PyTorch reports each operation to a `TorchDispatchMode`, so we can add up the bytes.
+
+# %%
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Traffic(TorchDispatchMode):
+    """Notes the bytes of all tensors that each operation reads and writes."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        out = operation(*args, **(kwargs or {}))
+        tensors = [t for t in (*args, out) if isinstance(t, torch.Tensor)]
+        moved = sum(t.numel() * t.element_size() for t in tensors)
+        self.operations.append((operation.overloadpacket.__name__, moved))
+        return out
+
+
+D, rows = dm.Config.preset("deepseek-v3").dim, 64
+norm = dm.model.RMSNorm(D).bfloat16()
+x, residual = torch.randn(2, rows, D).bfloat16()  # [rows, D] each
+with torch.no_grad(), Traffic() as traffic:
+    norm(residual + x)  # [rows, D]
+each = [(name, moved / (rows * D)) for name, moved in traffic.operations]
+each = [(name, moved) for name, moved in each if moved > 0.1]  # not one per row
+print(f"bytes per channel, of {D:,} channels:")
+print(", ".join(f"{name} {moved:.0f}" for name, moved in each))
+eager = sum(moved for _, moved in each)
+fused = 4 * 2  # read x and the stream, write the stream and its norm: bfloat16
+print(f"{eager:.0f} in all; each number once: {fused}; ratio {eager / fused:.2f}")
+assert D == 7168 and each[0][0] == "add" and round(eager) == 42
+
+# %% [markdown]
+# The copies are the detour over float32, four bytes a number. A **kernel** is one program that a GPU runs many times at once, and a *fused* kernel does all of these operations on numbers that it has fetched once. Ours is written in Triton, a Python dialect for kernels (lesson 20 starts from zero):
+
+# %%
+show("kernels.rmsnorm.add_rmsnorm_kernel", "kernels.rmsnorm.TILES", docstrings=False)
+
+# %% [markdown]
+# Line by line:
+#
+# - **A program is one run of this function, and takes one row**: one token's $D$ channels. `program_id` says which. `x` is the address of the tensor's first number and `x + row + i` the addresses of a row's, all at once; `D` and `BLOCK` are known when the kernel is compiled. The mean needs the whole row, so programs have nothing to tell each other. `int64`, because from row 299,593 on an offset within the tensor needs more than 31 bits.
+# - **The tile**, the numbers that a program holds at once, is `BLOCK` = 8,192 lanes long: Triton's tiles have powers of two, and 7,168 is none. The **mask** `inside` is false in the last 1,024 lanes. There `tl.load` reads nothing and gives 0, which adds nothing to the sum, and `tl.store` writes nothing. The mean divides by `D`, not by `BLOCK`.
+# - **Types.** All arithmetic is in float32. The sum is rounded to bfloat16 *before* the norm, because the next layer will read the rounded stream, and the plain version normalises that.
+# - **In registers.** By `TILES`, eight *warps* of 32 threads share the row, on GPUs from architecture 80 (the A100) on. That is 32 numbers a thread, which fit into the registers that it computes with. `tl.sum` adds within a thread, then across threads. So `h` is used three times (stored, squared, scaled) and fetched once. There is no matrix product here, so no work for the tensor cores, the units for them.
+# - **`inverse_out`** keeps one number per row for the backward pass. That one runs on 264 programs, each of which walks over many rows and adds up its part of the weight's gradient.
+
+# %%
+lanes = 8192
+row_fits = (2**31 - 1) // D  # rows whose numbers all have an offset below 2^31
+print(f"the first row that ends beyond 31 bits: {row_fits:,}")
+print(f"masked lanes: {lanes - D:,}; numbers a thread: {lanes // (8 * 32)}")
+assert (row_fits, lanes - D) == (299_593, 1024)
+
+# %%
+alt = """Left: eight rows, one for each program, of 8,192 lanes; program 3 is dark, the
+others pale. From lane 7,168 to the end all rows are white: masked. Right: bytes per
+channel of seven operations of eager PyTorch, 4 to 8 each, 42 end to end, above the bar
+of the kernel, which ends at 8."""
+with figure(alt, size=(10, 3.4)) as fig:
+    left, right = fig.subplots(1, 2)
+    for row in range(8):
+        color = PALETTE[0] if row == 3 else "#B9D6E8"
+        left.barh(row, D, color=color, height=0.8)
+        left.barh(row, lanes - D, left=D, color="white", ec="black", height=0.8)
+    left.text(D / 2, 3, "program 3", color="white", ha="center", va="center")
+    left.text(D + 512, -0.9, "masked", ha="center", va="center", fontsize=9)
+    left.set(xticks=range(0, 8193, 1024), ylim=(-1.3, 7.6), xlabel="lane (channel)")
+    left.set(yticks=range(8), ylabel="row (token) = program")
+    left.invert_yaxis()
+    left.tick_params("x", labelsize=8)
+    left.grid(visible=False)
+    at = 0
+    for name, moved in each:
+        right.barh(1, moved, left=at, color="#B9D6E8", ec="black", height=0.6)
+        label = name.strip("_").replace("to_copy", "copy")
+        right.text(at + moved / 2, 1, label, ha="center", va="center", rotation=90)
+        at += moved
+    right.barh(0, fused, color=PALETTE[0], height=0.6)
+    right.set(yticks=(0, 1), yticklabels=("kernel", "eager"), ylim=(-0.5, 1.6))
+    right.set_xlabel("bytes moved, per channel")
+
+# %% [markdown]
+# Its **floor** is the time that a kernel cannot beat: the larger of bytes over bandwidth and operations over their rate. We assume an H100 of 3.0 TB/s, a little below its data sheet, and 30 TFLOP/s for float32 sums and products outside the tensor cores. Both are assumed, not measured.
+
+# %%
+T = 32_768  # tokens
+bytes_moved, operations = T * D * fused, T * D * 5  # the sum, and the norm's four
+times = bytes_moved / 3.0e12, operations / 30e12  # seconds
+print(f"{bytes_moved / 1e9:.2f} GB: {times[0] * 1e6:.0f} us", end="; ")
+print(f"{operations / 1e9:.2f} billion operations: {times[1] * 1e6:.0f} us")
+print(f"floor: {max(times) * 1e6:.0f} us", end="; ")
+print(f"of the bytes that eager moves: {eager / fused * times[0] * 1e6:,.0f} us")
+assert round(max(times) * 1e6) == 626
+
+# %% [markdown]
+# Memory is the limit: the arithmetic takes a sixteenth of the time. Is the kernel right? Triton's interpreter runs it here on the CPU, on rows of 200 channels, with 56 of 256 lanes masked, against PyTorch:
+
+# %%
+from deepseek_mini.lesson import gpu_section, interpreted_section
+
+interpreted_section("rmsnorm")
+
+# %% [markdown]
+# The bound, $2^{-6}$ of the largest number, lets two roundings to bfloat16 fall the other way, $2^{-7}$ each. For the gradients it is twice that, because eager PyTorch rounds every step of theirs. And on a GPU:
+
+# %% tags=["nbval-ignore-output"]
+gpu_section("rmsnorm")
+
+# %% [markdown]
 # ## What this proves, and what it does not
 #
 # - Proved: NumPy, our PyTorch and `transformers` compute the same RMSNorm and the same SwiGLU on random weights. Lesson 05 proves it for a whole model.
 # - Shown: at random weights, what three arrangements do to scale and gradient. Other weights give other numbers; smaller ones burst later.
 # - Measured: five variants of one small model, 200 steps, two learning rates. It ranks nothing at full size.
+# - Proved: the kernel computes what PyTorch computes, interpreted on a CPU at small sizes. Its floor is counted from assumed rates; no kernel has run on a GPU yet, so its speed is not known.
 # - Not shown: why a gate helps, nor what norms do late in a long training.
 #
 # ## Exercises

@@ -10,11 +10,12 @@
 # and each key by an angle that grows with its position.
 #
 # - **You will build** RoPE in NumPy and read it in PyTorch; stretch it the linear way
-#   and the YaRN way; prove that all of it equals the `transformers` library; and
-#   measure what each stretch costs a small model.
+#   and the YaRN way; prove that all of it equals the `transformers` library;
+#   measure what each stretch costs a small model; and read the GPU kernels that turn
+#   DeepSeek-V3's queries and keys.
 # - **You need** lesson 00, cosines and sines, and what a query and a key are. Lesson 04
 #   builds attention around this one.
-# - **Time**: about 45 minutes, and an hour for the exercises.
+# - **Time**: about 50 minutes, and an hour for the exercises.
 # - **Papers**: RoFormer §3.2; YaRN §3.2 and §3.3; how DeepSeek used them:
 #   DeepSeek-Coder §3.6, DeepSeek-V2 §3.1.4, DeepSeek-V3 §4.3.
 
@@ -804,10 +805,114 @@ print("learned parameters: 0")
 assert share < 1e-4
 
 # %% [markdown]
-# So few operations on so many bytes are bound by memory: on a GPU the rotation belongs
-# inside the kernel before or after it. The course has no such kernel yet; when it does,
-# its speed will stand here.
+# ## The kernels
 #
+# So few operations on so many bytes wait for memory. What counts on a GPU is to fetch no
+# number that does not turn, and those that do only once. In DeepSeek-V3's attention
+# (MLA, lesson 09) two tensors hold what turns:
+#
+# - the queries: $H = 128$ heads of 192 channels a token, of which the last $r = 64$ turn;
+# - one row of 576 channels a token: first $C = 512$ of a *latent*, from which the keys
+#   and values of all heads are made, and which takes an RMSNorm (lesson 02); then the 64
+#   of one key that turns, the same for all heads.
+#
+# A **kernel** is one program that a GPU runs many times at once. These two are written in
+# Triton, a Python dialect for kernels (lesson 20 starts from zero):
+
+# %%
+show("kernels.rope.turn", "kernels.rope.query_rope_kernel", docstrings=False)
+show("kernels.rope.latent_kernel", docstrings=False)
+show("kernels.rope.TILES", "kernels.rope.TILES_LATENT")
+
+# %% [markdown]
+# Line by line:
+#
+# - **A program** is one run of a kernel; `program_id` tells which. Of
+#   `query_rope_kernel` there are two for each token, with `HEADS` = 64 heads each. What
+#   a program holds at once, its **tile**, has a row for each head and a column for each
+#   of the 64 channels that turn.
+# - **Addresses.** `q` is the address of the tensor's first number, `q + at` those of the
+#   tile. The heads lie 192 numbers apart (`HEAD`), and `HEAD - R` skips the 128 channels
+#   that stay: they are never fetched. The result goes to where it came from.
+# - **The mask.** Where `inside` is false, beyond the last head, `tl.load` reads nothing
+#   and gives 0, and `tl.store` writes nothing. Its second half is always true: it gives
+#   the mask the tile's shape.
+# - **`turn`** is our NumPy line. Neighbours are pairs, the interleaved layout
+#   of DeepSeek's weights: `reshape` and `split` take them apart, `join` puts them
+#   together again. The arithmetic is in float32; the result is
+#   rounded to bfloat16 once, by the store. There is no matrix product, so no work for the
+#   tensor cores, the units for those.
+# - **The table** has a row for each position. All texts of a batch share it, so a token's
+#   row is `token % n_positions`. `sign` is $-1$ in the backward pass: the gradient of a
+#   rotation is the rotation by the opposite angle.
+# - **`latent_kernel`** takes one token's 576 channels: norm for the first 512, rotation
+#   for the others. By `TILES_LATENT` one *warp* works on it, 32 threads in step, so a
+#   sum over the row needs no other warp. It writes to a new tensor, because the gradient
+#   of the norm needs the old one; `inverse_out` keeps one over the root for it.
+
+# %%
+alt = """Left: a token's queries, 128 rows of 192 channels. Channels 0 to 127 are grey,
+untouched; the last 64 are blue in heads 0 to 63, program 0, and orange in heads 64 to
+127, program 1. Right: a row of 576: 512 channels of latent, green, then 64 of key,
+purple, all of one program."""
+with figure(alt, size=(10, 3.6)) as fig:
+    left, right = fig.subplots(1, 2)
+    left.barh(64, 128, height=128, color="#DDDDDD")
+    left.text(64, 64, "not touched", ha="center", va="center")
+    for program, middle in ((0, 32), (1, 96)):
+        left.barh(middle, 64, height=64, left=128, color=PALETTE[program])
+        label = f"program\n(token, {program})"
+        left.text(160, middle, label, color="white", ha="center", va="center")
+    left.set(xticks=(0, 64, 128, 192), yticks=(0, 32, 64, 96, 128), ylim=(128, 0))
+    left.set(xlabel="channel of the head", ylabel="head", title="queries of one token")
+    right.barh(0, 512, height=0.5, color=PALETTE[2])
+    right.barh(0, 64, height=0.5, left=512, color=PALETTE[3])
+    right.text(256, 0, "latent: RMSNorm", color="white", ha="center", va="center")
+    right.text(544, 0, "key:\nturned", ha="center", va="center", fontsize=8)
+    right.set(xticks=(0, 128, 256, 384, 512, 576), yticks=[], ylim=(1, -1))
+    right.set(xlabel="channel", title="row of one token: one program")
+    for ax in (left, right):
+        ax.grid(visible=False)
+
+# %% [markdown]
+# Its **floor** is the time that it cannot beat: the larger of bytes over bandwidth and
+# operations over their rate. We assume 3.0 TB/s, a little below the H100's data sheet,
+# and 30 TFLOP/s for float32 sums and products outside the tensor cores. Both are
+# assumed, not measured.
+
+# %%
+part = dm.Config.preset("deepseek-v3").attention
+T, H, C, r = 32_768, part.n_heads, part.kv_lora_rank, part.qk_rope_head_dim
+head = part.qk_nope_head_dim + r
+moved = 2 * 2 * T * (H * r + C + r)  # bytes: read and write, two a number
+whole = 2 * 2 * T * (H * head + C + r)  # if it read and wrote the whole queries
+operations = T * (6 * (H * r + r) // 2 + 4 * C)  # 6 a pair, 4 a channel of the norm
+times = [moved / 3.0e12, operations / 30e12]  # seconds
+print(f"{T:,} tokens, {H} heads of {head} channels; latent {C} + key {r}")
+print(f"{moved / 1e9:.2f} GB: {times[0] * 1e6:.0f} us", end="; ")
+print(f"{operations / 1e9:.2f} billion operations: {times[1] * 1e6:.0f} us")
+print(f"floor: {max(times) * 1e6:.0f} us; with the whole queries ", end="")
+print(f"{whole / moved:.2f} times the bytes; the table adds {T * 4 * r / moved:.1%}")
+assert (H, head, C, r) == (128, 192, 512, 64) and round(max(times) * 1e6) == 383
+
+# %% [markdown]
+# Memory is the limit, and in place saves nearly two thirds of it. Are the kernels right?
+# Triton's interpreter runs them here on the CPU against PyTorch: 3 tokens, 5 heads of
+# which the last 8 channels turn (59 of the tile's 64 rows are masked), a latent of 48.
+
+# %%
+from deepseek_mini.lesson import gpu_section, interpreted_section
+
+interpreted_section("rope")
+
+# %% [markdown]
+# The bound, $2^{-6}$ of the largest number, lets two roundings to bfloat16 fall the
+# other way, $2^{-7}$ each. And on a GPU:
+
+# %% tags=["nbval-ignore-output"]
+gpu_section("rope")
+
+# %% [markdown]
 # ## What this proves, and what it does not
 #
 # - Proved: NumPy, our PyTorch and `transformers` compute the same rotations,
@@ -820,6 +925,9 @@ assert share < 1e-4
 # - Not shown: that long contexts are *used*. Loss by position can stay flat while the
 #   far tokens are ignored.
 # - Not shown: training stability at full size, nor YaRN's temperature on its own.
+# - Proved: the kernels compute what PyTorch computes, interpreted on a CPU at small
+#   sizes. Their floor is counted from assumed rates; no kernel has run on a GPU yet, so
+#   their speed is not known.
 #
 # ## Exercises
 #

@@ -8,10 +8,11 @@
 #
 # - **You will build** one head by hand and many heads in NumPy; see multi-head,
 #   grouped-query and multi-query attention as one picture; prove all of it equal to the
-#   `transformers` library; and count what a cache saves and what it costs.
+#   `transformers` library; count what a cache saves and what it costs; and read a GPU
+#   kernel that never stores its scores.
 # - **You need** lesson 00. Lesson 03 (RoPE) turns queries and keys before they meet; it
 #   changes nothing in this lesson.
-# - **Time**: about 45 minutes, and an hour for the exercises.
+# - **Time**: about 60 minutes, and an hour for the exercises.
 # - **Papers**: *Attention Is All You Need* §3.2; multi-query and grouped-query attention;
 #   DeepSeek-LLM §2.2.
 
@@ -667,8 +668,239 @@ settings_figure(
 
 # %% [markdown]
 # The 67B was trained on 4,096 tokens; 128K is the context of later models, which needed
-# more than a smaller $G$ (lesson 09). A decode kernel for this attention, with its speed
-# against this lesson's bound, is still to come.
+# more than a smaller $G$ (lesson 09).
+#
+# ## A softmax in pieces
+#
+# During prefill the cache is not the problem. DeepSeek-V3 has 128 heads, and for 8,192
+# tokens `naive_attention` would make $128 \cdot 8192^2$ scores: 34 GB in float32. The
+# fused path never has them all. It takes the keys a block at a time and keeps three
+# things per query: the largest score so far $m$, the sum $z$ of the exponentials of all
+# scores so far less $m$, and the sum $a$ of the values, each times its exponential. For
+# a block of scores $x_s$ and values $v_s$,
+#
+# $$m' = \max(m, \max_s x_s), \quad
+# z' = z\,e^{m - m'} + \sum_s e^{x_s - m'}, \quad
+# a' = a\,e^{m - m'} + \sum_s e^{x_s - m'} v_s.$$
+#
+# When a larger score appears, $e^{m - m'}$ shrinks what was summed with the smaller one.
+# At the end the output is $a / z$. By hand, token 2 of the first head: scores $0, \ln 2,
+# \ln 3$ and values $6, 12, 0$, two keys and then one.
+#
+# | after | $m$ | $z$ | $a$ | $a / z$ |
+# |---|---|---|---|---|
+# | keys 0 and 1 | $\ln 2$ | 1/2 + 1 = 1.5 | 6/2 + 12 = 15 | 10 |
+# | key 2 | $\ln 3$ | 1.5 · 2/3 + 1 = 2 | 15 · 2/3 + 0 = 10 | 5 |
+#
+# 5, as above; and after two keys 10, what token 1 read. This is the **running softmax**.
+
+# %%
+def in_blocks(scores, v, block):
+    top = np.full(len(scores), -np.inf)  # [T]
+    total = np.zeros(len(scores))  # [T]
+    acc = np.zeros((len(scores), v.shape[-1]))  # [T, d]
+    for start in range(0, len(v), block):
+        x = scores[:, start : start + block]  # [T, block]
+        new_top = np.maximum(top, x.max(axis=-1))  # [T]
+        p = np.exp(x - new_top[:, None])  # [T, block]
+        shrink = np.exp(top - new_top)  # [T]: 0 at first, e^-inf
+        total = total * shrink + p.sum(axis=-1)  # [T]
+        acc = acc * shrink[:, None] + p @ v[start : start + block]  # [T, d]
+        top = new_top
+    return acc / total[:, None]  # [T, d]
+
+
+scores = np.log([[1.0, 2.0, 3.0]])  # [T, S]
+hand = in_blocks(scores, np.array([[6.0], [12.0], [0.0]]), block=2)  # [T, d]
+print("by hand:", hand.round(12))
+q, k, v = 9 * rng.normal(size=(3, 50, 16))  # [S, d] each
+q = q[-37:]  # [T, d]: the last 37 of 50 tokens ask
+may_look = ops.causal_mask(37, 50).numpy()  # [T, S]
+scores = np.where(may_look, q @ k.T / 4, -np.inf)  # [T, S]
+whole = one_head(q, k, v)[0]  # [T, d]
+ladder(
+    "The running softmax",
+    [(f"blocks of {n} = at once", in_blocks(scores, v, n), whole, 1e-12)
+     for n in (1, 7, 16, 50)],
+)  # fmt: skip
+print("scores beyond 88, where float32's exponential ends:", scores.max() > 88)
+assert np.isclose(hand, 5) and scores.max() > 88
+
+# %% [markdown]
+# Less the largest score so far, no exponential is above 1. A query's first block must
+# hold a key that it sees, or $m$ stays $-\infty$ and $-\infty + \infty$ is not a number.
+# Key 0 is in the first block, and every query sees it.
+#
+# ## The kernel
+#
+# A **kernel** is one program that a GPU runs many times at once; ours is written in
+# Triton, a Python dialect for kernels (lesson 20 starts from zero). It is DeepSeek-V3's
+# prefill: all $H = 128$ heads have keys and values of their own, made from a latent
+# (lesson 09). A key has $128 + 64 = 192$ channels; the last 64, which RoPE turns, are the
+# same for all heads. A value has 128.
+
+# %%
+show("kernels.mla_prefill_parts.load_rows", docstrings=False)
+show("kernels.mla_prefill_parts.block_scores", docstrings=False)
+show("kernels.mla_prefill.attend")
+
+# %%
+show("kernels.mla_prefill.prefill_kernel", "kernels.mla_prefill.TILES")
+
+# %% [markdown]
+# `attend` is the body of our loop, with the same names. Line by line:
+#
+# - **A program**, one run of `prefill_kernel`, takes `BLOCK_M` queries, from `first` on, of
+#   head `h` of text `b` (`program_id` tells which) and walks over the keys, `BLOCK_N` at a
+#   time. `TILES` has `BLOCK_M`, `BLOCK_N`, `num_warps` and `num_stages` by architecture.
+#   90 is the H100: 128 queries and 128 keys.
+# - **Addresses.** `q_nope` is the address of the tensor's first number. Its *strides*
+#   `q_n_b`, `q_n_t`, `q_n_h` tell how far on the next text, token and head lie. Texts may
+#   differ in length: `length` and `new` are this one's $S$ and $T$.
+# - **`load_rows`** fetches a **tile**, a block of numbers: $k$ in two parts, of `N` = 128
+#   and `R` = 64 channels. `k_r_at` has no `h` in it: the shared part is read where it lies,
+#   never copied to the heads. Rows behind the end of a text are **masked**: read as zeros.
+# - **`block_scores`** adds the products of both parts. `tl.dot` multiplies tiles on the
+#   *tensor cores*, the units for matrix products. A GPU has an instruction for $2^x$ and
+#   none for $e^x$, so scores are in base 2: `scale_log2` holds $1/\sqrt{192}$ and $1/\ln 2$ in one. (With
+#   YaRN it also holds the temperature, lesson 03.) `NEVER` is $-\infty$. Only float32 inputs
+#   notice `"ieee"`: they are not rounded.
+# - **Types.** `top`, `total` and `acc` are float32 and stay in registers. The weights `p`
+#   are rounded to bfloat16 before they meet `v`, because tensor cores multiply bfloat16;
+#   they add in float32.
+# - **Two loops.** Up to `whole` every query of the program sees every key: no mask. From
+#   there to `end` the tile lies on the diagonal and is masked. What lies behind `end` is
+#   never fetched. `position` is the query's own key, so with a cache the diagonal ends in
+#   the bottom right corner.
+# - **Order.** The last queries have the longest walk, and their programs start first.
+#   Then no long one is left over when the short ones are done.
+# - **`lse`**, the logarithm of the sum of exponentials, back in base $e$, is kept for the
+#   backward pass.
+
+# %%
+def kinds_of_tiles(T, S, M=128, N=128):
+    """As the kernel's bounds have it: 0 skipped, 1 masked, 2 whole."""
+    kinds = np.zeros((-(-T // M), -(-S // N)), dtype=int)  # [programs, blocks of keys]
+    for program, first in enumerate(range(0, T, M)):
+        end = min(S - T + first + M, S)
+        whole = min(S - T + first + 1, end) // N * N
+        kinds[program, : -(-end // N)] = 1
+        kinds[program, : whole // N] = 2
+    return kinds
+
+
+def from_mask(T, S, M=128, N=128):
+    """The same from the mask itself: no key of the tile is seen, some are, all are."""
+    blocks = -(-S // N)
+    seen = np.zeros((T, blocks * N), dtype=bool)  # [T, S or more]
+    seen[:, :S] = ops.causal_mask(T, S).numpy()
+    tiles = [rows.reshape(-1, blocks, N) for rows in np.split(seen, range(M, T, M))]
+    any_all = [(t.any((0, 2)), t.all((0, 2))) for t in tiles]
+    return np.array([a.astype(int) + b for a, b in any_all])  # [programs, blocks]
+
+
+texts = {"a text of 1,024": (1024, 1024), "400 more after 600": (400, 1000)}
+for name, (T, S) in texts.items():
+    kinds = kinds_of_tiles(T, S)
+    print(f"{name:20} skipped, masked, whole:", np.bincount(kinds.ravel(), minlength=3))
+    assert (kinds == from_mask(T, S)).all()
+
+# %%
+alt = """Queries by keys in tiles of 128. A text of 1,024: eight by eight tiles, blue
+below the diagonal, orange on it, white above. 400 tokens after 600: four rows of eight;
+the orange tiles begin at key 512 and go down to the right to the last one."""
+with figure(alt, size=(10, 4.6)) as fig:
+    colors = ["white", PALETTE[4], PALETTE[5]]
+    for ax, (name, (T, S)) in zip(fig.subplots(1, 2), texts.items()):
+        for (program, block), kind in np.ndenumerate(kinds_of_tiles(T, S)):
+            top, left = 128 * program, 128 * block
+            corner = {"height": min(128, T - top), "left": left, "align": "edge"}
+            ax.barh(top, 128, color=colors[kind], ec="#888888", **corner)
+        ax.plot([S - T, S], [0, T], color="black", lw=1, ls="-")
+        ax.set(xlim=(0, 1024), ylim=(T, 0), aspect="equal", title=name)
+        ax.set(xticks=range(0, 1025, 256), xlabel="key", ylabel="query")
+        ax.set_yticks(range(0, T, 128))
+        ax.grid(visible=False)
+    from matplotlib.patches import Patch
+
+    names = ("skipped", "masked", "whole")
+    keys = [Patch(fc=c, ec="#888888", label=n) for c, n in zip(colors, names)]
+    fig.legend(handles=keys, loc="outside lower center", ncols=3)
+
+# %% [markdown]
+# A row of tiles is one program, and the black line is each query's own key. (Keys behind
+# the 1,000th are masked, too.)
+#
+# Why tiles of this size? Each key that a program fetches serves all of its queries, so a
+# taller tile fetches less. The limits are a multiprocessor's *shared memory*, where tiles
+# wait (227 KB on an H100), and the 255 registers of a thread; 8 *warps* are 256 threads.
+# Two `num_stages` mean that the next tile of keys and values arrives while this one is
+# multiplied. The tests compile this tile for an H100, and assert that it has the
+# instruction of its tensor cores and that no register spills into memory.
+
+# %%
+M = N = 128
+key, value, T, H = 192, 128, 8192, 128  # channels of each; tokens; heads
+shared = 2 * (M * key + 2 * N * (key + value))  # bytes: queries, two stages
+print(f"shared memory: {shared / 1024:.0f} KB of 227")
+print(f"registers a thread: {M * value // 256} for acc, {M * N // 256} for scores")
+pairs = T * (T + 1) // 2  # of a query and a key that it sees
+flops = 2 * H * pairs * (key + value)
+moved = 2 * T * (H * (128 + key + 2 * value) + 64)  # k, q, v, out; the shared part
+times = [flops / 800e12, moved / 3.0e12]  # seconds
+print(f"{flops / 1e12:.2f} T operations: {times[0] * 1e3:.2f} ms", end="; ")
+print(f"{moved / 1e9:.2f} GB: {times[1] * 1e3:.2f} ms; floor {max(times) * 1e3:.2f} ms")
+tiles = np.bincount(kinds_of_tiles(T, T).ravel())
+done = (tiles[1] + tiles[2]) * M * N
+fetched = 2 * H * (tiles[1] + tiles[2]) * N * (key + value)
+print(f"the tiles compute {done / pairs - 1:.1%} more scores than are seen")
+print(f"they fetch {fetched / 1e9:.1f} GB of keys and values: {fetched / 3.0e9:.1f} ms")
+print(f"keys and values of one head: {2 * T * (key + value) / 1e6:.1f} MB")
+print(f"programs of one head: {T // M}")
+print(f"all scores in float32: {4 * H * T * T / 1e9:.0f} GB")
+assert shared == 208 * 1024 and round(max(times) * 1e5) == 344
+
+# %% [markdown]
+# The **floor** is the time that no kernel can beat: the larger of operations over their
+# rate and bytes over bandwidth, for an H100 of 800 TFLOP/s in bfloat16 and 3.0 TB/s. Both
+# rates are assumed, not measured. Unlike decode, prefill is bound by arithmetic, if each
+# number came from memory once. But a key is fetched by every program behind it, and from
+# memory that alone would take longer than the floor. So the order of programs matters.
+# An H100's 132 multiprocessors run one program each, neighbours together. These belong to
+# two or three heads, whose keys and values fit into the 50 MB of cache between memory and
+# multiprocessors.
+#
+# **The backward pass** does not store the weights either: it computes them again, as
+# $e^{x - \text{lse}}$. It walks twice. A program of `queries_kernel` holds 128 queries and
+# walks over their keys, along a row of the picture, for the gradient of $q$. A program of
+# `keys_kernel` holds keys and walks over the queries that see them, down a column, for
+# the gradients of $k$ and $v$. So no two programs add to the same place, at the price of
+# computing the scores and the weights' gradient twice:
+
+# %%
+rows = key + value + key  # scores; gradient of the weights; of q
+columns = key + value + value + key  # scores; gradient of v; of the weights; of k
+print(f"backward: {(rows + columns) / (key + value):.1f} times the forward's products")
+print(f"without the second walk: {(rows + value + key) / (key + value):.1f} times")
+
+# %% [markdown]
+# Is it right? Triton's interpreter runs it here on the CPU, on 70 tokens with keys of 48
+# channels and values of 32, against PyTorch in float32:
+
+# %%
+from deepseek_mini.lesson import gpu_section, interpreted_section
+
+interpreted_section("mla_prefill")
+
+# %% [markdown]
+# The bound is $2^{-7}$ of the largest number: the weights and the result are rounded to
+# bfloat16, $2^{-8}$ each. The gradients have two such products in a row. And on a GPU:
+
+# %% tags=["nbval-ignore-output"]
+gpu_section("mla_prefill")
+
+# %% [markdown]
+# GQA as in the 67B has no kernel in this course; the decode kernel is MLA's (lesson 09).
 #
 # ## What this proves, and what it does not
 #
@@ -679,6 +911,9 @@ settings_figure(
 # - Measured: 0.27 million parameters and 128 bytes of context. The order of 8, 2 and 1
 #   heads here says little about 67 billion.
 # - Not shown: what a smaller $G$ costs a large model. The reports above say: something.
+# - Proved: the prefill kernel computes what PyTorch computes, interpreted on a CPU at
+#   small sizes, forward and backward. Its floor is counted from assumed rates; no kernel
+#   has run on a GPU yet, so its speed is not known.
 #
 # ## Exercises
 #

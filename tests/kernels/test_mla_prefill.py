@@ -6,7 +6,9 @@ import pytest
 import torch
 from helpers import error
 
-import deepseek_mini.kernels.mla_prefill as module
+import deepseek_mini.kernels.mla_prefill as forward
+import deepseek_mini.kernels.mla_prefill_backward as backward
+import deepseek_mini.kernels.mla_prefill_parts as shared
 from deepseek_mini.kernels.case import difference
 from deepseek_mini.kernels.cases.mla_prefill import cases
 from deepseek_mini.kernels.mla_prefill import mla_prefill, reference
@@ -19,7 +21,13 @@ SCALE = 0.2
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Tiles of which several fit into a small case; tests of the others undo this."""
-    for name in ("TILES", "TILES_KEYS", "TILES_QUERIES", "TILES_FLOAT32"):
+    tables = (
+        (forward, "TILES"),
+        (backward, "TILES_QUERIES"),
+        (backward, "TILES_KEYS"),
+        (shared, "TILES_FLOAT32"),
+    )
+    for module, name in tables:
         monkeypatch.setattr(module, name, {0: SMALL})
 
 

@@ -1,4 +1,4 @@
-"""`deepseek_mini.kernels.mla_prefill`: its gates, cases and peers."""
+"""`deepseek_mini.kernels.mla_prefill` and its backward pass: gates, cases and peers."""
 
 import torch
 
@@ -6,13 +6,15 @@ from deepseek_mini.kernels.case import Case, Goal, demonstrate
 from deepseek_mini.kernels.launch import Gate
 from deepseek_mini.kernels.mla_prefill import (
     TILES,
+    mla_prefill,
+    prefill_kernel,
+    reference,
+)
+from deepseek_mini.kernels.mla_prefill_backward import (
     TILES_KEYS,
     TILES_QUERIES,
     keys_kernel,
-    mla_prefill,
-    prefill_kernel,
     queries_kernel,
-    reference,
 )
 
 _QUERIES = ("q_n_b", "q_n_t", "q_n_h", "q_r_b", "q_r_t", "q_r_h")
@@ -154,6 +156,4 @@ def _by_heads(q_nope, q_pe, k_nope, k_pe, v, scale):
 
 
 if __name__ == "__main__":
-    for architecture, tile in TILES.items():
-        print(f"sm_{architecture}: {tile}")
     demonstrate(cases)
