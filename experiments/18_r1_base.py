@@ -98,10 +98,12 @@ def batch(streams: list, rng: random.Random, rows: int) -> torch.Tensor:
     return torch.tensor([text + [END_ID] * (width - len(text)) for text in texts])
 
 
-def pretrain(steps: int, rows: int, peak: float, seed: int):
+def pretrain(
+    steps: int, rows: int, peak: float, seed: int, config: Config = CONFIG
+) -> tuple[dm.Transformer, list[float]]:
     """The model and its losses: next-token prediction of whole texts."""
     torch.manual_seed(seed)
-    model = dm.Transformer(CONFIG)
+    model = dm.Transformer(config)
     rng = random.Random(seed)
     streams = [stream(Chain(terms), seed) for terms in TERMS]
     adam = torch.optim.AdamW(

@@ -11,9 +11,10 @@
 # no baseline, no clip, a reward that can be gamed, and the base itself, asked better.
 #
 # - **You will build** rewards from rules, a run from base to reasoner, and the measures
-#   that say what changed: pass@1, pass@k, the majority's vote, format and length.
+#   that say what changed: pass@1, pass@k, the majority's vote, format and length. Then you
+#   distil it into a model of a third of its size.
 # - **You need** lessons 15 (SFT) and 17 (GRPO).
-# - **Time**: about 35 minutes, and half an hour for the exercises.
+# - **Time**: about 45 minutes, and half an hour for the exercises.
 # - **Papers**: *DeepSeek-R1*, arXiv 2501.12948; pass@k: Chen and others, 2107.03374.
 
 # %%
@@ -96,6 +97,32 @@ from deepseek_mini.posttraining.rewards import extract_answer
 show(extract_answer, accuracy_reward, format_reward, docstrings=False)
 
 # %% [markdown]
+# R1's rule for code ran unit tests. What a model writes is nothing to run beside your
+# files, so our rule *reads* it: does it compile, and does the parsed expression have the
+# right value in every test? An evaluator walks the tree with a list of what is allowed;
+# the rest earns 0. The task: $x^2$, tested at 3 and −2. **Predict** which earn 1.
+
+# %%
+from deepseek_mini.posttraining.rewards import code_reward, compile_reward
+
+square = Problem("code", "x squared", "x * x", (), "", [({"x": 3}, 9), ({"x": -2}, 4)])
+earned = {}
+for code in (
+    "x * x", "3 * x", "x + 6", "x *", "9 ** 9 ** 9 ** 9", "[0] * 10 ** 12",
+    "__import__('os').listdir()", "().__class__.__base__",
+):  # fmt: skip
+    text = f"<think>?</think><answer>{code}</answer>"
+    earned[code] = compile_reward(text), code_reward(text, square)
+    print("compiles {:.0f}  right {:.0f} ".format(*earned[code]), code)
+assert [code for code, (_, ok) in earned.items() if ok] == ["x * x", "x + 6"]
+assert [code for code, (fine, _) in earned.items() if not fine] == ["x *"]
+
+# %% [markdown]
+# `x + 6` is right at 3 and at −2: a rule sees its tests and nothing else. The last four
+# compile, and none of them ran. (A warning from practice: `tasks.Gym` takes problems of
+# the package reasoning-gym, where it is installed, but judges them by comparing texts.
+# Several of that package's own scorers hand the model's answer to Python's `eval`.)
+#
 # ## The base model
 #
 # The base was pretrained on sums by several "writers": some work, some guess, some
@@ -341,10 +368,145 @@ assert (longer > head["before"]["five numbers"]["pass@1"] + 0.15).all()
 # - **Equal weights**, 1 for the format too: gets there here, at this learning rate.
 # - **No clip**: worse in every seed.
 # - **SFT** on 128 sums that a program worked out: as good as RL, in a second instead of half
-#   a minute. With a teacher, imitation is cheap. R1's distilled models are made that way.
-#   RL's case is that of no teacher.
+#   a minute. With a teacher, imitation is cheap. RL's case is that of no teacher.
 # - **Cold start**, that SFT and then GRPO: a little better in the mean.
 # - **Five numbers** were never asked for in RL; the way of answering carries over.
+#
+# ## A smaller model: a teacher's chains, or the rule itself?
+#
+# R1's distilled models are smaller ones after SFT on its chains, without RL. Why not RL on
+# the small model? The paper tried (§4.1): Qwen-32B with RL for over 10,000 steps solves
+# 47.0% of AIME 2024, with SFT on R1's chains 72.6% (its Table 6).
+#
+# Our **student** has 115,008 parameters, a third of the base, and read the same texts for
+# as many steps. The **teacher** is the base after GRPO. By *rejection sampling* it writes
+# 8 answers a problem; those are kept that are right, in the format and different.
+# First live, with the 14-step model as the teacher and 128 problems:
+
+# %%
+from itertools import islice
+
+from deepseek_mini.posttraining.chars import END_ID
+from deepseek_mini.posttraining.distill import right_chains
+from deepseek_mini.posttraining.packing import pack_chats
+from deepseek_mini.posttraining.sft import sft
+from deepseek_mini.posttraining.tasks import stream
+from deepseek_mini.training import TrainConfig
+
+show(right_chains, docstrings=False)
+asked = list(islice(stream(task, seed=1), 128))
+chains = right_chains(zero, task, asked, samples=8, keep=8, max_new_tokens=40)
+student = r1.student_model()
+live["student"] = r1.examine(student, task, held_out, 8, (1, 8), 40)
+config = TrainConfig(40, batch_size=8, lr=3e-3, schedule="cosine", weight_decay=0.0)
+_ = sft(student, pack_chats(chains, 128, END_ID), config, progress=False)
+live["taught"] = r1.examine(student, task, held_out, 8, (1, 8), 40)
+gain = live["taught"]["pass@1"] - live["student"]["pass@1"]
+print("more than 80 chains kept of 1,024:", len(chains) > 80)
+print("held-out problems, pass@1 up by more than 0.1:", gain > 0.1)
+assert len(chains) > 80 and gain > 0.1
+assert dm.count(student.config).parameters == 115_008
+
+# %% [markdown]
+# The log has the long runs, three seeds each with a teacher of its own, all on the same
+# 640 problems. **Predict** the order by pass@1:
+#
+# - **SFT** on the teacher's chains; **own SFT**, on the student's own right chains;
+# - **reverse KL**, V4's way (lesson [15](15_sft_and_chat.ipynb)): the student writes and is
+#   pulled to the teacher's distribution;
+# - **GRPO**, no teacher; **GRPO, longer**, 120 steps on three times the problems, which
+#   costs about as much as the teacher's GRPO and the student's SFT together;
+# - **SFT, GRPO**: one after the other (the seconds are those of GRPO).
+
+# %%
+second = files("deepseek_mini") / "assets/logs/18_r1_distill.jsonl"
+about, *pupils = [json.loads(line) for line in second.read_text().splitlines()]
+WAYS = ("teacher", "SFT", "own SFT", "reverse KL", "GRPO", "GRPO, longer", "SFT, GRPO")
+
+
+def pupil(kind, name, what="sampled"):
+    """A number for each seed: what the students of one way can do."""
+    runs = {r["seed"]: r for r in pupils if r["kind"] == kind}
+    return np.array([runs[seed]["after"][what][name] for seed in seeds])  # [seeds]
+
+
+MEASURES = {  # the name of a column: what is measured, and where
+    "pass@1": ("pass@1", "sampled"), "pass@16": ("pass@16", "sampled"),
+    "T = 0.3": ("pass@1", "cool"), "five numbers": ("pass@1", "five numbers"),
+}  # fmt: skip
+start = {column: about["before"][w][n] for column, (n, w) in MEASURES.items()}
+print(f"{'seeds 0 1 2':15}", *(f"{column:13}" for column in MEASURES), "seconds")
+print(f"{'student before':15}", *(f"{percent(value):13}" for value in start.values()))
+costs = {}
+for kind in WAYS:
+    cells = [percent(pupil(kind, *measure)) for measure in MEASURES.values()]
+    costs[kind] = np.mean([r["seconds"] for r in pupils if r["kind"] == kind])
+    print(f"{kind:15}", *(f"{cell:13}" for cell in cells), f"{costs[kind]:.0f}")
+assert 0.8 < costs["GRPO, longer"] / (costs["teacher"] + costs["SFT"]) < 1.2
+
+# %%
+alt = """Three panels of dots, a row for each way, three seeds in a row, and a dashed
+line for the student before. pass@1: SFT leads with 0.67 to 0.74, above the teacher;
+reverse KL and longer GRPO are near 0.6; GRPO has 0.43, 0.37 and, in one seed, 0.08,
+where it began. pass@16: reverse KL is level with the teacher at 0.98, SFT has 0.95,
+own SFT 0.78, GRPO's bad seed 0.55. Five numbers: reverse KL and longer GRPO have about
+0.2, SFT 0.04, as before."""
+with figure(alt, size=(10, 3.2)) as fig:
+    columns = ("pass@1", "pass@16", "five numbers")
+    for ax, column in zip(fig.subplots(1, 3, sharey=True), columns):
+        for row, kind in enumerate(WAYS):
+            color = PALETTE[1] if kind == "teacher" else PALETTE[0]
+            values = pupil(kind, *MEASURES[column])
+            ax.plot(values, [row] * 3, "o", ms=5, alpha=0.7, color=color)
+        ax.axvline(start[column], color="black", lw=1, ls="--")
+        ax.set(title=column, yticks=range(len(WAYS)), yticklabels=WAYS, xlim=(0, 1.02))
+    ax.invert_yaxis()
+one = {kind: pupil(kind, "pass@1") for kind in WAYS}
+assert (one["SFT"] > one["GRPO"] + 0.2).all()
+assert (one["reverse KL"] > one["GRPO"] + 0.1).all()
+assert (one["SFT"] > one["GRPO, longer"] + 0.08).all()
+assert (one["SFT"] > one["teacher"] + 0.03).all()
+assert (one["own SFT"] < one["SFT"] - 0.2).all() and (one["own SFT"] > 0.4).all()
+
+# %% [markdown]
+# For equally many problems the paper's verdict holds: in every seed both ways of
+# distilling leave GRPO far behind. One GRPO run in three learned *the format alone*: where
+# 9% of the answers are right, there is little to reward. In 120 steps that seed learned
+# to work as well.
+#
+# By pass@1 SFT also beats the longer GRPO, and even its teacher. Is it the better student?
+
+# %%
+cool = {kind: pupil(kind, *MEASURES["T = 0.3"]) for kind in WAYS}
+five = {kind: pupil(kind, *MEASURES["five numbers"]) for kind in WAYS}
+wide = {kind: pupil(kind, "pass@16") for kind in WAYS}
+lost = {name: pupil("GRPO", name)[1] for name in ("pass@1", "format", "length")}
+print(f"GRPO, seed 1: right {lost['pass@1']:.0%}, in the format {lost['format']:.0%},",
+      f"{lost['length']:.0f} tokens; longer: {one['GRPO, longer'][1]:.0%}")  # fmt: skip
+print("SFT and longer GRPO at temperature 0.3, means:",
+      percent(cool["SFT"].mean()), percent(cool["GRPO, longer"].mean()))  # fmt: skip
+known = [np.mean(r["accuracy"][:8]) for r in pupils if r["kind"] == "SFT, GRPO"]
+print("SFT, GRPO: right in the first 8 steps, on SFT's own problems:", percent(known))
+assert lost["pass@1"] < 0.1 and lost["format"] > 0.95 and lost["length"] < 11
+assert one["GRPO, longer"][1] > 0.45
+assert abs(cool["SFT"].mean() - cool["GRPO, longer"].mean()) < 0.03
+assert (cool["reverse KL"] > cool["SFT"] + 0.03).all()
+assert (wide["SFT"] < wide["reverse KL"] - 0.02).all()
+assert (wide["own SFT"] < wide["reverse KL"] - 0.1).all()
+assert (five["SFT"] < 0.05).all() and (five["reverse KL"] > 0.15).all()
+assert (five["GRPO, longer"] > 0.2).all() and min(known) > 0.8
+assert abs(one["SFT, GRPO"] - one["SFT"]).max() < 0.05
+
+# %% [markdown]
+# - Much of **SFT**'s lead is sharpness. At temperature 0.3, where all are sharp, it is level
+#   with longer GRPO and behind reverse KL in every seed; so it is by pass@16. And it solves
+#   no more sums of *five* than before: it learned these chains, not to work. (Its learning
+#   rate was chosen by pass@1 at temperature 1. A gentler one might forget less.)
+# - **Reverse KL** keeps the teacher's pass@16 and most of its transfer: the best student
+#   here, all in all.
+# - **Own SFT**: one round of the rule without a teacher brings half of it, and little
+#   pass@16.
+# - **GRPO after SFT** found little to learn in problems that SFT had nearly memorised.
 #
 # ## How people get it wrong
 #
@@ -393,35 +555,38 @@ assert np.mean(paid) == 1 and np.mean(strict) == 0
 # to read. Each arrow names the lesson that runs it:
 
 # %%
-BOXES = {
-    "V3-Base": (0, 1), "R1-Zero": (0, 2), "cold start": (1, 1), "reasoner": (2, 1),
-    "800k samples": (3, 1), "new SFT": (3, 0), "R1": (2, 0),
-    "distilled\nQwen, Llama": (4, 1),
+BOXES = {  # column, row and half the width in points
+    "V3-Base": (0, 1, 34), "R1-Zero": (0, 2, 26), "cold start": (1, 1, 30),
+    "reasoner": (2, 1, 28), "800k samples": (3, 1, 40), "new SFT": (3, 0, 27),
+    "R1": (2, 0, 14), "distilled\nQwen, Llama": (4, 1, 38), "Prover-V2": (0, 0, 30),
 }  # fmt: skip
 ARROWS = (
     ("V3-Base", "R1-Zero", "GRPO, two rules\nlessons 17, 18"),
-    ("V3-Base", "cold start", "SFT\nlesson 15"),
-    ("cold start", "reasoner", "GRPO, rules\n17, 18 (19: proofs)"),
-    ("reasoner", "800k samples", "rejection\nsampling: 15"),
+    ("V3-Base", "cold start", "SFT\nlessons 15, 18"),
+    ("cold start", "reasoner", "GRPO, rules\nlessons 17, 18"),
+    ("reasoner", "800k samples", "rejection\nsampling: 15, 18"),
     ("800k samples", "new SFT", "SFT of V3-Base\nlesson 15"),
     ("new SFT", "R1", "GRPO, all tasks\nlesson 17"),
-    ("800k samples", "distilled\nQwen, Llama", "SFT\nlesson 15"),
+    ("800k samples", "distilled\nQwen, Llama", "SFT\nlesson 18"),
+    ("V3-Base", "Prover-V2", "SFT, GRPO with\nLean: lesson 19"),
 )
-alt = """V3-Base (lesson 14) with two arrows. Up: GRPO with two rules, lessons 17
-and 18, to R1-Zero. Right: SFT, lesson 15, to cold start; GRPO, lessons 17 and 18,
-with proofs 19, to reasoner; rejection sampling, 15, to 800k samples. From these SFT
-of V3-Base, 15, then GRPO on all tasks, 17, to R1; and SFT, 15, to distilled Qwen
-and Llama."""
+alt = """V3-Base (lesson 14) with three arrows. Up: GRPO with two rules, lessons 17
+and 18, to R1-Zero. Down: SFT and GRPO with Lean, lesson 19, to Prover-V2. Right: SFT,
+lessons 15 and 18, to cold start; GRPO, 17 and 18, to reasoner; rejection sampling, 15
+and 18, to 800k samples. From these SFT of V3-Base, 15, then GRPO on all tasks, 17, to
+R1; and SFT, 18, to distilled Qwen and Llama."""
 with figure(alt, size=(11, 4.2)) as fig:
     ax = fig.subplots()
     for a, b, label in ARROWS:
-        (x, y), (u, v) = BOXES[a], BOXES[b]
-        style = {"arrowstyle": "-|>", "color": "grey", "shrinkA": 26, "shrinkB": 42}
+        (x, y, left), (u, v, right) = BOXES[a], BOXES[b]
+        gaps = (20, 14) if x == u else (left, right + 2)
+        style = {"arrowstyle": "-|>", "color": "grey"}
+        style |= dict(zip(("shrinkA", "shrinkB"), gaps))
         ax.annotate("", (u, v), (x, y), arrowprops=style)
         middle = (x + u) / 2 + (0.06 if x == u else 0), (y + v) / 2
         ha, dy = ("left", 0) if x == u else ("center", 0.2)
         ax.text(middle[0], middle[1] + dy, label, ha=ha, va="center", fontsize=8)
-    for name, (x, y) in BOXES.items():
+    for name, (x, y, _) in BOXES.items():
         color = PALETTE[1] if "R1" in name or "dist" in name else PALETTE[0]
         box = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": color, "lw": 1.5}
         text = "V3-Base\n(lesson 14)" if name == "V3-Base" else name
@@ -430,10 +595,17 @@ with figure(alt, size=(11, 4.2)) as fig:
     ax.axis("off")
 
 # %% [markdown]
-# In the first RL stage a third rule pays for staying in one language. The 800,000 samples
-# are 600,000 of reasoning, kept where they were right, and 200,000 others. The distilled
-# models got SFT on them and no RL. The lessons:
-# [14](14_deepseek_v3.ipynb), [15](15_sft_and_chat.ipynb), [17](17_grpo.ipynb).
+# | arrow | in the paper | run by |
+# |---|---|---|
+# | V3-Base → R1-Zero | GRPO; rules for the answer and the format | [17](17_grpo.ipynb), here |
+# | V3-Base → cold start | SFT on thousands of chains | [15](15_sft_and_chat.ipynb), here in small |
+# | cold start → reasoner | GRPO; a third rule pays for staying in one language | [17](17_grpo.ipynb), here |
+# | reasoner → 800k samples | 600,000 of reasoning, kept where right, and 200,000 others | [15](15_sft_and_chat.ipynb), here |
+# | 800k samples → new SFT → R1 | SFT of V3-Base, two epochs; GRPO on all tasks | [15](15_sft_and_chat.ipynb), [17](17_grpo.ipynb) |
+# | 800k samples → distilled | SFT of Qwen and Llama, no RL | here |
+# | V3-Base → Prover-V2 | SFT on proofs, GRPO with Lean's verdict as the rule | [19](19_prover.ipynb) |
+#
+# V3-Base itself is lesson [14](14_deepseek_v3.ipynb).
 #
 # ## What this proves, and what it does not
 #
@@ -445,7 +617,9 @@ with figure(alt, size=(11, 4.2)) as fig:
 # - Not shown: reflection, answers that grow for thousands of steps, or new abilities.
 #   Our base has none to find, and a sum needs none. Nothing here says what RL does to a
 #   model of 671 billion parameters.
-# - Not compared: distillation against RL in a smaller model; our teacher was a program.
+# - Measured: for the same 640 problems distillation beats RL on the student; with three
+#   times the problems RL is level at temperature 0.3. One task, one student, learning
+#   rates from two or three values each.
 #
 # ## Exercises
 #
@@ -455,7 +629,9 @@ with figure(alt, size=(11, 4.2)) as fig:
 #
 # ## References
 #
-# - *DeepSeek-R1*, arXiv 2501.12948: §2.2 R1-Zero, §2.3 R1's four stages, §2.4 distillation.
+# - *DeepSeek-R1*, arXiv 2501.12948: §2.2 R1-Zero, §2.3 R1's four stages, §2.4 distillation,
+#   §4.1 distillation against RL.
+# - *DeepSeek-Prover-V2*, arXiv 2504.21801; *DeepSeek-V4*, 2606.19348 (on-policy).
 # - M. Chen and others, *Evaluating Large Language Models Trained on Code*, 2107.03374: §2.1
 #   pass@k.
 # - Z. Shao and others, *DeepSeekMath*, 2402.03300, §5.2: RL moves Maj@K and not Pass@K.

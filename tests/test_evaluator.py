@@ -5,9 +5,13 @@ import builtins
 import math
 import os
 import random
+import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from deepseek_mini import posttraining
 from deepseek_mini.posttraining.evaluator import (
     MAX_SIZE,
     Refused,
@@ -15,6 +19,26 @@ from deepseek_mini.posttraining.evaluator import (
     equals,
     evaluate,
 )
+from deepseek_mini.posttraining.rewards import (
+    accuracy_reward,
+    code_reward,
+    compile_reward,
+    language_reward,
+)
+from deepseek_mini.posttraining.tasks import (
+    Chain,
+    Countdown,
+    Gym,
+    Problem,
+    Sort,
+    stream,
+)
+
+eval_itself = eval  # of texts written here, never a model's
+RULES = [(accuracy_reward(task), next(stream(task, 0)))
+         for task in (Chain(), Sort(), Countdown())]  # fmt: skip
+RULES.append((accuracy_reward(Gym("any")), Problem("gym", "one", "1", (), "")))
+LANGUAGE = language_reward()
 
 RIGHT = [  # with Python's own precedence, signs and rounding
     ("1 + 2 * 3", 7),
@@ -58,7 +82,7 @@ def test_random_arithmetic_is_pythons():
     for _ in range(300):
         source = expression(draw.randint(1, 4))
         try:
-            expected = eval(source)  # ours, not a model's: digits and operators
+            expected = eval_itself(source)  # digits and operators
         except ZeroDivisionError:
             with pytest.raises(Refused, match="ZeroDivision"):
                 evaluate(source)
@@ -138,6 +162,18 @@ ATTACKS = {
     "too long": "1 + " * 600 + "1",
     "statement": "x = 1",
     "loop": "while True: pass",
+    "memory": "[0] * 10 ** 11",
+    "more memory": "bytearray(10 ** 11)",
+    "global names": "globals()",
+    "dunder of a name": "x.__class__",
+    "dunder of a text": "''.__class__.__mro__[1].__subclasses__()",
+    "traceback": "(1 / 0).__traceback__",
+    "other module": "os.system('true')",
+    "input": "input()",
+    "exit": "exit()",
+    "breakpoint": "breakpoint()",
+    "starred call": "len(*'a')",
+    "text as code": "'__import__(\"os\")' + 1",
     "two": "1; 2",
     "await": "await x",
     "yield": "(yield)",
@@ -152,18 +188,75 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("source", ATTACKS.values(), ids=ATTACKS)
-def test_an_attack_is_refused(source, monkeypatch):
-    def alarm(*arguments, **keywords):
-        raise AssertionError("the code was run")
+@pytest.fixture
+def run(monkeypatch):
+    """What was run, by name: whoever swallows the alarm is found out all the same."""
+    names = []
 
-    for name in ("open", "eval"):
-        monkeypatch.setattr(builtins, name, alarm)
-    monkeypatch.setattr(os, "system", alarm)
+    def alarm(name):
+        def called(*arguments, **keywords):
+            names.append(name)
+            raise AssertionError(f"{name} was called")
+
+        return called
+
+    for module, name in (
+        (builtins, "open"),
+        (builtins, "eval"),
+        (builtins, "exec"),
+        (os, "system"),
+        (subprocess, "Popen"),
+        (socket, "socket"),
+    ):
+        monkeypatch.setattr(module, name, alarm(name))
+    yield names
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("source", ATTACKS.values(), ids=ATTACKS)
+def test_an_attack_is_refused(source, run):
     with pytest.raises(Refused) as refusal:
         evaluate(source, {"x": 1})
     assert len(str(refusal.value)) < 200
     assert not equals(source, 1, {"x": 1})
+    assert not run
+
+
+@pytest.mark.parametrize("source", ATTACKS.values(), ids=ATTACKS)
+def test_an_attack_earns_nothing_and_is_not_run(source, run):
+    """By way of every reward, as an answer in its tags."""
+    text = f"<think>{source}</think><answer>{source}</answer>"
+    code = Problem("code", "one", "1", (), "", [({"x": 1}, 1)])
+    assert code_reward(text, code) == 0
+    assert compile_reward(text) in (0, 1)
+    for accuracy, problem in RULES:
+        assert accuracy(text, problem) == 0
+    assert LANGUAGE(text) <= 1
+    assert not run
+
+
+def test_the_alarms_ring(run):
+    """Else the two tests above could not fail."""
+    for code in ("open('x')", "__import__('socket').socket()"):
+        with pytest.raises(AssertionError, match="was called"):
+            eval_itself(code)
+    assert run == ["open", "socket"]
+
+
+def test_no_module_here_runs_text():
+    """Only the evaluator compiles, only Lean's runner starts a process, none evals."""
+    banned = {"eval", "exec", "__import__", "compile", "sympify", "parse_expr"}
+    found = set()
+    for path in sorted(Path(posttraining.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Name) and node.id in banned:
+                found.add((path.stem, node.id))
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module = getattr(node, "module", None) or ""
+                names = {alias.name for alias in node.names} | {module}
+                risky = names & {"subprocess", "socket", "pty", "runpy", "code"}
+                found |= {(path.stem, name) for name in risky}
+    assert found == {("evaluator", "compile"), ("lean", "subprocess")}
 
 
 @pytest.mark.parametrize(
@@ -219,6 +312,7 @@ def test_compiles():
         assert not compiles(broken)
     for hostile in ("-" * 19_000 + "1", "(" * 19_000, "x" + "()" * 9_000, "1" * 9_000):
         assert not compiles(hostile)
+    assert compiles("x = 9 ** 9 ** 9 ** 9; y = 'a' * 10 ** 12")  # and folds no constant
     assert compiles("x = 1\n" * 3_000) and not compiles("x = 1\n" * 4_000)
 
 

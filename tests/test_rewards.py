@@ -6,13 +6,15 @@ import pytest
 
 from deepseek_mini.posttraining.rewards import (
     accuracy_reward,
+    code_reward,
+    compile_reward,
     extract_answer,
     extract_thought,
     format_reward,
     language_reward,
     total,
 )
-from deepseek_mini.posttraining.tasks import Chain, stream
+from deepseek_mini.posttraining.tasks import Chain, Problem, stream
 
 GOOD = [
     "<think>1+1=2</think><answer>2</answer>",
@@ -71,6 +73,40 @@ def test_accuracy_needs_the_answer_and_not_the_rest_of_the_format():
         several = "".join(f"<answer>{n}</answer>" for n in (right, wrong))
         assert accuracy(several, problem) == 0  # a list of guesses
         assert accuracy(f"<answer>{right} {wrong}</answer>", problem) == 0
+
+
+SQUARE = Problem("code", "x squared", "x * x", (), "", [({"x": 3}, 9), ({"x": -2}, 4)])
+
+
+@pytest.mark.parametrize(
+    ("code", "compiled", "right"),
+    [
+        ("x * x", 1, 1),
+        ("x ** 2", 1, 1),
+        ("max(x, -x) * abs(x)", 1, 1),
+        ("9 if x == 3 else 4", 1, 1),  # the tests are all that a rule can see
+        ("x + 6", 1, 1),
+        ("3 * x", 1, 0),  # right in one test
+        ("x * x == x * x", 1, 0),
+        ("y * y", 1, 0),
+        ("def f(x): return x * x", 1, 0),
+        ("while True: pass", 1, 0),
+        ("9 ** 9 ** 9", 1, 0),
+        ("x *", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_code_is_judged_by_compiling_and_by_its_tests(code, compiled, right):
+    text = f"<think>?</think><answer>\n{code}\n</answer>"
+    assert compile_reward(text) == compiled
+    assert code_reward(text, SQUARE) == right
+    assert compile_reward(code) == code_reward(code, SQUARE) == 0  # not in its tags
+
+
+def test_code_without_tests_is_not_judged():
+    bare = Problem("code", "x squared", "x * x", (), "")
+    with pytest.raises(ValueError, match="'x squared' has no tests"):
+        code_reward("<answer>x * x</answer>", bare)
 
 
 @pytest.mark.parametrize(

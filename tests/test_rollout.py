@@ -16,15 +16,17 @@ from deepseek_mini.posttraining.chars import (
     decode,
     encode,
 )
+from deepseek_mini.posttraining.distill import right_chains
 from deepseek_mini.posttraining.grpo import Objective, group_advantages, improve
 from deepseek_mini.posttraining.r1 import (
-    BASE,
+    CHECKPOINTS,
     Recipe,
     base_model,
     examine,
     judge,
     pass_at_k,
     reinforce,
+    student_model,
 )
 from deepseek_mini.posttraining.rewards import extract_answer
 from deepseek_mini.posttraining.rollout import (
@@ -324,11 +326,67 @@ def test_what_has_no_end_earns_nothing():
     assert cut == [{"accuracy": 0.0, "format": 0.0}]
 
 
+def test_right_chains_are_right_different_and_trained_from_the_answer_on(monkeypatch):
+    task = Chain()
+    one, two = problems(task, 2, 0)
+    good, other = written(one.answer), f"<think></think><answer>{one.answer}</answer>"
+    parrot = spoken(
+        good, good, other, one.answer,
+        written(one.answer), written("99999"), written(two.answer), "?",
+    )  # fmt: skip
+    seen = []
+
+    def sample(model, prompts, *args, **options):
+        seen.append((len(prompts), options["seed"]))
+        return parrot if len(prompts) == 2 else parrot.rows(torch.arange(4))
+
+    monkeypatch.setattr("deepseek_mini.posttraining.distill.sample_groups", sample)
+
+    def chains(**options):
+        return right_chains(small_model(), task, [one, two], samples=4, **options)
+
+    texts = [decode(chat.ids) for chat in chains(keep=8)]
+    asked = [decode(ask(problem.question)) for problem in (one, two)]
+    second = asked[1] + written(two.answer) + END
+    assert texts == [asked[0] + good + END, asked[0] + other + END, second]
+    for chat in chains(keep=8):
+        start = chat.trained.index(True)
+        assert decode(chat.ids[:start]) in asked and all(chat.trained[start:])
+    kept = [decode(chat.ids) for chat in chains(keep=1)]
+    assert kept == [texts[0], second]
+    with pytest.raises(ValueError, match="samples is 4 and keep 0"):
+        chains(keep=0)
+    seen.clear()
+    chains(rows=4, seed=5)  # a problem at a time, each with a seed of its own
+    assert seen == [(1, 5), (1, 6)]
+
+
+def test_what_has_no_end_is_no_right_chain(monkeypatch):
+    (problem,) = problems(Chain(), 1, 0)
+    cut = spoken(written(problem.answer), ended=False)
+    monkeypatch.setattr(
+        "deepseek_mini.posttraining.distill.sample_groups", lambda *a, **k: cut
+    )
+    assert right_chains(small_model(), Chain(), [problem], samples=1) == []
+
+
+def test_the_shipped_student_is_a_third_of_the_base_and_knows_less():
+    task, drawn = Chain(3), problems(Chain(3), 64, 0, "test")
+    student, base = student_model(), base_model()
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (student, base)]
+    assert 0.3 < sizes[0] / sizes[1] < 0.36
+    options = {"samples": 8, "ks": (1, 8), "max_new_tokens": 40}
+    able = [examine(model, task, drawn, **options) for model in (student, base)]
+    assert 0.03 < able[0]["pass@1"] < able[1]["pass@1"]
+    assert able[0]["pass@8"] < able[1]["pass@8"]
+
+
 def test_the_shipped_base_knows_more_than_it_shows():
     """It seldom answers right, but mostly where its answer begins with work."""
     task, model = Chain(3), base_model()
     assert model.config.vocab_size == len(VOCABULARY)
-    assert sum(file.stat().st_size for file in BASE.iterdir()) < 5e6
+    base = CHECKPOINTS / "r1-base"
+    assert sum(file.stat().st_size for file in base.iterdir()) < 5e6
     drawn = problems(task, 32, 0, "test")
     alone = examine(model, task, drawn, samples=4, ks=(1, 4), max_new_tokens=40)
     assert 0.03 < alone["pass@1"] < 0.3

@@ -1,9 +1,10 @@
 """A smaller model taught by a larger one: on its answers, or on the student's own.
 
 R1's distilled models are fine-tuned on answers that R1 wrote and a rule accepted
-(arXiv 2501.12948, §2.4): `accepted_answers`, then `sft`. V4's specialists are merged
-into one model by on-policy distillation (arXiv 2606.19348, §6): the student writes, and
-at each of its own tokens is pulled to the teacher's whole distribution.
+(arXiv 2501.12948, §2.4): `accepted_answers`, or `right_chains` for the tasks of
+lesson 18, then `sft`. V4's specialists are merged into one model by on-policy
+distillation (arXiv 2606.19348, §6): the student writes, and at each of its own tokens
+is pulled to the teacher's whole distribution.
 """
 
 import random
@@ -15,9 +16,12 @@ from torch import Tensor, nn, no_grad
 from tqdm.auto import tqdm
 
 from deepseek_mini.model import Transformer
-from deepseek_mini.posttraining.chat import Message
+from deepseek_mini.posttraining.chars import END_ID, ask
+from deepseek_mini.posttraining.chat import ChatTokens, Message
+from deepseek_mini.posttraining.r1 import judge
 from deepseek_mini.posttraining.reply import reply
 from deepseek_mini.posttraining.rollout import answer_logits, sample_groups
+from deepseek_mini.posttraining.tasks import Problem, Task
 from deepseek_mini.tokenizer import Tokenizer
 from deepseek_mini.training import TrainConfig
 from deepseek_mini.training.optimizer import make_optimizer
@@ -57,6 +61,50 @@ def accepted_answers(
         different = {tuple(answer.ids): answer for answer in of_this if answer.ended}
         good = (a.message for a in different.values() if accept(i, a.message))
         kept += [[*messages, message] for message in islice(good, keep)]
+    return kept
+
+
+def right_chains(
+    teacher: Transformer,
+    task: Task,
+    problems: Sequence[Problem],
+    *,
+    samples: int = 4,
+    keep: int = 1,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    rows: int = 256,
+) -> list[ChatTokens]:
+    """Rejection sampling by rule, for models that write characters: ready to pack.
+
+    `samples` answers are drawn for each problem, of about `rows` at a time. Of those
+    that are right, in the format, ended and different, the first `keep` are kept; what
+    is trained is the answer with its end.
+
+    Raises:
+        ValueError: samples or keep below 1.
+    """
+    if samples < 1 or keep < 1:
+        raise ValueError(f"samples is {samples} and keep {keep}: both start at 1")
+    kept, piece = [], max(1, rows // samples)
+    for start in range(0, len(problems), piece):
+        asked = problems[start : start + piece]
+        prompts = [ask(problem.question) for problem in asked]
+        options = {"temperature": temperature, "seed": seed + start}
+        rollout = sample_groups(
+            teacher, prompts, samples, max_new_tokens, END_ID, **options
+        )
+        right: list[dict[tuple[int, ...], None]] = [{} for _ in asked]
+        earned = judge(rollout, asked, task)
+        for i, (ids, parts) in enumerate(zip(rollout.answers(), earned)):
+            if min(parts.values()) == 1:
+                right[i // samples][*ids, END_ID] = None
+        kept += [
+            ChatTokens([*prompt, *ids], [False] * len(prompt) + [True] * len(ids))
+            for prompt, different in zip(prompts, right)
+            for ids in islice(different, keep)
+        ]
     return kept
 
 

@@ -31,12 +31,17 @@ from deepseek_mini.posttraining.rewards import (
 from deepseek_mini.posttraining.rollout import Rollout, sample_groups
 from deepseek_mini.posttraining.tasks import Problem, Task, stream
 
-BASE = Path(__file__).parents[1] / "assets/checkpoints/r1-base"
+CHECKPOINTS = Path(__file__).parents[1] / "assets/checkpoints"
 
 
 def base_model() -> Transformer:
     """The base model of lesson 18, as experiments/18_r1_base.py left it."""
-    return load(BASE)
+    return load(CHECKPOINTS / "r1-base")
+
+
+def student_model() -> Transformer:
+    """A third of it, pretrained like it by experiments/18_r1_distill.py."""
+    return load(CHECKPOINTS / "r1-student")
 
 
 @dataclass(frozen=True)

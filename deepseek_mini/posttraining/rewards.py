@@ -2,13 +2,15 @@
 
 R1-Zero is paid for being right and for keeping to the format; R1's first stage also for
 staying in one language (arXiv 2501.12948v1, §2.2.2 and §2.3.2). Every function takes
-what the model wrote and the problem, and returns a number from 0 to 1.
+what the model wrote and the problem, and returns a number from 0 to 1. What it wrote is
+read and never run. The rule for proofs is Lean's verdict: `posttraining.lean.judge`.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
 
+from deepseek_mini.posttraining.evaluator import compiles, equals
 from deepseek_mini.posttraining.tasks import Problem, Task
 
 Reward = Callable[[str, Problem], float]
@@ -47,6 +49,34 @@ def accuracy_reward(task: Task) -> Reward:
         return float(answer is not None and task.verify(problem, answer))
 
     return accuracy
+
+
+def compile_reward(text: str, problem: Problem | None = None) -> float:
+    """1 if the answer in its tags is Python that compiles, else 0. It is not run."""
+    answer = extract_answer(text)
+    return float(bool(answer) and compiles(answer))
+
+
+def code_reward(text: str, problem: Problem) -> float:
+    """1 if the answer in its tags is an expression that passes every test, else 0.
+
+    `problem.data` are the tests, pairs of variables and the value that they should
+    give: `[({"x": 3}, 9), ({"x": -2}, 4)]`. The expression is not run: `evaluator`
+    walks its parsed tree, and whatever that refuses earns nothing.
+
+    Raises:
+        ValueError: a problem without tests, which anything would pass.
+    """
+    if not problem.data:
+        raise ValueError(
+            f"the problem {problem.question!r} has no tests in its data: give pairs of "
+            "variables and the value that they should give"
+        )
+    answer = extract_answer(text)
+    return float(
+        answer is not None
+        and all(equals(answer, value, names) for names, value in problem.data)
+    )
 
 
 def language_reward(script: str = "LATIN") -> Reward:

@@ -5,15 +5,15 @@ a right answer from a wrong one. Whether a problem is for training or held out i
 decided by a hash of what it asks (not of how it is written), so no seed can mix them.
 """
 
-import ast
 import hashlib
 import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
+
+from deepseek_mini.posttraining.evaluator import equals
 
 HELD_OUT = 5  # one problem of so many is held out
 
@@ -117,30 +117,41 @@ class Countdown:
 
     def verify(self, problem: Problem, answer: str) -> bool:
         target, given = problem.data
+        if not re.fullmatch(r"[0-9+\-*/() ]{1,200}", answer) or re.search(
+            r"\*\*|//", answer
+        ):
+            return False
         used = sorted(map(int, re.findall(r"[0-9]+", answer)))
-        return used == given and evaluate(answer) == target
+        # 1/3 is a float there; so few small numbers come this near only by equality.
+        return used == given and equals(answer, target, tolerance=1e-12)
 
 
 @dataclass(frozen=True)
 class Gym:
     """A data set of the package `reasoning-gym`, by its name there.
 
-    Judged by the package's own score: only a full score counts as right. ImportError
-    when the package is not installed.
+    An answer is right if it is the text of the package's own. The package's scorers
+    are not asked: they take other right answers too, but several hand the answer to
+    Python's `eval`. ImportError when the package is not installed, ValueError for a
+    data set without an answer to compare with.
     """
 
     dataset: str
     name: str = "gym"
 
     def draw(self, rng: random.Random) -> Problem:
-        data = self._data(rng.getrandbits(31))
-        entry = data[0]
-        question, answer = str(entry["question"]), str(entry["answer"])
-        return Problem(self.name, question, answer, (), question, (data, entry))
+        entry = self._data(rng.getrandbits(31))[0]
+        question, answer = str(entry["question"]), entry["answer"]
+        answer = "" if answer is None else str(answer).strip()
+        if not answer:
+            raise ValueError(
+                f"the data set {self.dataset!r} gives no answer to {question[:40]!r}, "
+                "and answers are judged by comparing them: take another data set"
+            )
+        return Problem(self.name, question, answer, (), question)
 
     def verify(self, problem: Problem, answer: str) -> bool:
-        data, entry = problem.data
-        return data.score_answer(answer=answer, entry=entry) >= 1
+        return answer.strip() == problem.answer
 
     def _data(self, seed: int):
         try:
@@ -192,35 +203,6 @@ def problems(task: Task, n: int, seed: int, split: str = "train") -> list[Proble
         f"{n} problems were asked for, but only {len(found)} different ones of the "
         f"task {task.name!r} were found in its split {split!r}: ask for fewer"
     )
-
-
-def evaluate(expression: str) -> Fraction | None:
-    """The value of an expression of whole numbers with + - * / and brackets, exactly;
-    None if it is anything else, or longer than 64 characters. Nothing is executed.
-    """
-    if len(expression) > 64 or not re.fullmatch(r"[0-9+\-*/() ]+", expression):
-        return None
-    try:
-        return _value(ast.parse(expression.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
-        return None
-
-
-def _value(node: ast.AST) -> Fraction:
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return Fraction(node.value)
-    if isinstance(node, ast.BinOp):
-        left, right = _value(node.left), _value(node.right)
-        match node.op:
-            case ast.Add():
-                return left + right
-            case ast.Sub():
-                return left - right
-            case ast.Mult():
-                return left * right
-            case ast.Div():
-                return left / right
-    raise ValueError(f"{ast.dump(node)} is neither a number nor one of + - * /")
 
 
 def _plain(answer: str) -> str | None:
