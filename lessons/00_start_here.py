@@ -49,7 +49,8 @@ from deepseek_mini.lesson.atlas import draw_ladder
 
 alt = """Five rungs, each on top of the one before: the equation, by hand and in NumPy;
 the PyTorch module, equal within 1e-5; the whole model, equal to transformers within
-1e-4; the fast path, equal to the readable path within 1e-5; to come, the kernel."""
+1e-4; the fast path, equal to the readable path within 1e-5; the kernel at full size,
+equal to PyTorch within a bound that its lesson states."""
 with figure(alt, size=(8, 4)) as fig:
     draw_ladder(fig)
 
@@ -100,25 +101,25 @@ ladder(
 # |---|---|---|---|
 # | 00 | Start here | a first model that writes code | 35 |
 # | 01 | [Tokenizer](01_tokenizer.ipynb) | byte-level BPE, from bytes to merges | 35 |
-# | 02 | [RMSNorm and SwiGLU](02_norm_and_swiglu.ipynb) | the norm and the gated network | 35 |
-# | 03 | [RoPE](03_rope.ipynb) | rotary positions, linear scaling, YaRN | 45 |
-# | 04 | [Attention](04_attention.ipynb) | MHA, MQA, GQA, the KV cache | 45 |
+# | 02 | [RMSNorm and SwiGLU](02_norm_and_swiglu.ipynb) | the norm and the gated network; a fused kernel of the norm | 40 |
+# | 03 | [RoPE](03_rope.ipynb) | rotary positions, linear scaling, YaRN | 50 |
+# | 04 | [Attention](04_attention.ipynb) | MHA, MQA, GQA, the KV cache; the running softmax of the kernels | 60 |
 # | 05 | [DeepSeek-LLM](05_deepseek_llm.ipynb) | the dense model of 2023, whole: in NumPy, in PyTorch, equal to transformers, trained | 60 |
 # | 06 | [Pretraining](06_pretraining.ipynb) | schedules, batch and learning rate, a scaling law with its uncertainty | 50 |
 # | 07 | [Coder](07_coder_fim.ipynb) | repositories in order of their imports, fill-in-the-middle, infilling | 45 |
-# | 08 | [MoE](08_moe.ipynb) | a gate, fine-grained and shared experts, a balance loss, the grouped path | 55 |
+# | 08 | [MoE](08_moe.ipynb) | a gate, fine-grained and shared experts, a balance loss, the grouped path and its kernels | 65 |
 # | 09 | [MLA](09_mla.ipynb) | latent attention: compress, expand, absorb; why RoPE must be decoupled | 50 |
 # | 10 | [DeepSeek-V2](10_deepseek_v2.ipynb) | the whole model: device-limited routing, three balance losses, YaRN | 50 |
 # | 11 | [Bias balancing](11_bias_balancing.ipynb) | V3's gate, and balance without a gradient | 40 |
 # | 12 | [Multi-token prediction](12_multi_token_prediction.ipynb) | an MTP module, and exact speculative decoding with it | 45 |
-# | 13 | [FP8](13_fp8.ipynb) | eight-bit floats from their bits, scales for tiles, a linear layer that trains in them | 50 |
+# | 13 | [FP8](13_fp8.ipynb) | eight-bit floats from their bits, scales for tiles, a linear layer that trains in them | 60 |
 # | 14 | [DeepSeek-V3](14_deepseek_v3.ipynb) | all of it on a page, equal to transformers layer by layer; a small one trained, resumed and drafting | 50 |
 # | 15 | [SFT and chat](15_sft_and_chat.ipynb) | chat templates, the loss on answers only, packed rows, a small chat model | 40 |
 # | 16 | [ESFT](16_esft.ipynb) | relevance scores, experts of which only the chosen are trained, beside full fine-tuning and LoRA | 35 |
 # | 17 | [GRPO](17_grpo.ipynb) | a policy gradient from a three-armed bandit to the whole objective; a model that learns to sort from right or wrong | 45 |
-# | 18 | [R1](18_r1.ipynb) | rewards from rules, a run from base to reasoner, measures that tell a new ability from a better choice | 35 |
-# | 19 | Prover | proofs that Lean accepts | to come |
-# | 20 | GPU kernels | Triton, from a vector sum up | to come |
+# | 18 | [R1](18_r1.ipynb) | rewards from rules, a run from base to reasoner, measures that tell a new ability from a better choice; a distilled model of a third of its size | 45 |
+# | 19 | [Prover](19_prover.ipynb) | proofs that Lean judges, a small prover, the tree search RMaxTS, learning from verdicts | 45 |
+# | 20 | [GPU kernels](20_gpu_kernels.ipynb) | Triton from a vector sum to a matrix product in tiles, every byte counted, on a CPU | 50 |
 #
 # ## Do you have what you need?
 #
@@ -477,6 +478,7 @@ claims_table()
 # | `w1`, `w3`, `w2` | gate, up and down matrix of a SwiGLU | |
 # | `wq`, `wk`, `wv`, `wo` | matrices to queries, keys and values, and out | |
 # | nat, bit | units of $-\ln p$ and $-\log_2 p$; a nat is 1.4427 bits | |
+# | $N(0, \sigma^2)$ | random numbers, normally distributed, with mean 0 and standard deviation $\sigma$ | |
 # | K, M, B, T after a number | of tokens: K = 1,024; of parameters: M, B, T = $10^6$, $10^9$, $10^{12}$ | |
 # | GB | $10^9$ bytes | |
 #

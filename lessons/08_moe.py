@@ -847,16 +847,17 @@ for n_tokens in (1, 16, 64):
 
 # %% [markdown]
 # *A token* is what `dm.count` calls active: all but the unselected experts, with
-# embedding and head. That is why it says 37.6 B of V3 where the paper says 37. Ways
-# ignore V2's and V3's limit to groups of experts (lesson 10). The paper reports that
-# the 16B is about as good as the dense 7B, at about 40% of the operations.
+# embedding and head. That is why it says 37.6 B of V3 where the paper says 37. GFLOP
+# are those of a token that sees 4,096. Ways ignore V2's and V3's limit to groups of
+# experts (lesson 10). The paper reports that the 16B is about as good as the dense 7B,
+# at about 40% of the operations.
 #
-# What the 16B does not save is memory: all experts must be somewhere. One sequence
-# alone fetches few of them, but already 64 tokens meet nearly all. Sparse models
-# therefore want many tokens at once, and many GPUs. There an uneven load has a price
-# that our experiment cannot show: all GPUs wait for the one with the busiest expert.
-# DeepSeekMoE also has a loss for the balance between *devices*, and V2 one for
-# communication (lesson 10); V3 replaces the loss by a bias (lesson 11).
+# What the 16B does not save is memory: all experts must be somewhere. One token alone
+# fetches few of them, but already 64 tokens meet nearly all. Sparse models therefore
+# want many tokens at once, and many GPUs. There an uneven load has a price that our
+# experiment cannot show: all GPUs wait for the one with the busiest expert. DeepSeekMoE
+# also has a loss for the balance between *devices*, and V2 one for communication
+# (lesson 10); V3 replaces the loss by a bias (lesson 11).
 #
 # ### The floor: one layer of V3 on one GPU
 #
@@ -868,10 +869,10 @@ for n_tokens in (1, 16, 64):
 #
 # First the **floor**, the time that no kernel can beat. The matrices have to be read
 # from memory at least once, the products computed at least once, and whichever takes
-# longer is the floor. For an H100 we *assume, and have not measured*, 3.0 TB/s of memory
-# and 800 TFLOP/s in bf16 (two bytes a number). Two more columns: the products work on
-# whole **tiles** of 16, 64 or 128 rows, each tile for one expert, so some rows stay
-# empty.
+# longer is the floor. (What one step hands to the next is not counted.) For an H100 we
+# *assume, and have not measured*, 3.0 TB/s of memory and 800 TFLOP/s in bf16 (two bytes
+# a number). Two more columns: the products work on whole **tiles** of 16, 64 or 128
+# rows, each tile for one expert, so some rows stay empty.
 #
 # **Predict**: with 4,096 tokens at once, what takes longer, reading or multiplying?
 
@@ -897,26 +898,26 @@ for T in (1, 128, 1024, 4096, 16_384):
     if T == 4096:
         filled = (in_tiles + T) / (K * T + T)  # the shared expert has no empty rows
 print(f"4,096 tokens and their empty rows: {1e3 * filled * floors[4096][1]:.1f} ms")
-assert filled * floors[4096][1] < floors[4096][0]
+assert filled * floors[4096][1] < floors[4096][0] < 2 * floors[4096][1]
 assert 22.5 < 2 * E * one_expert / 1e9 < 22.6
 assert all(r > m for T, (r, m) in floors.items() if T <= 4096)
 assert floors[16_384][0] < floors[16_384][1]
 
 # %% [markdown]
-# Reading, twice as long. One layer's experts are 22.5 GB, and 256 experts give even
-# 4,096 tokens only 128 rows for each: the layer is **memory-bound**. So a kernel should
+# Reading, nearly twice as long. One layer's experts are 22.5 GB, and even 4,096 tokens
+# bring each of the 256 only 128 rows: the layer is **memory-bound**. So a kernel should
 # read every matrix once, and only those that were chosen. The empty rows are multiplied
-# too, half as many again at 4,096 tokens, but as long as reading still takes longer,
-# nobody waits for them.
+# too, half as many again at 4,096 tokens, but as long as reading takes longer, nobody
+# waits for them.
 #
 # ### The sort, in tiles
 #
 # A GPU runs many copies of a kernel at once, the **programs**. One that multiplies a
 # tile of rows by a matrix must find rows of *one* expert in it. So each expert's rows
 # begin at a new tile, and what is left of its last tile stays empty. By hand, with the
-# example from above and tiles of 2 rows. Expert 0 has 4 choices and needs two tiles,
-# expert 1 has 2 and needs one, experts 2 and 3 have one choice and take a tile each: 10
-# rows for 8 choices. Choice $tK + k$ is the $k$-th of token $t$, both counted from 0.
+# example from above and tiles of 2 rows: expert 0 needs two tiles, the others take one
+# each, 10 rows for 8 choices. Choice $tK + k$ is the $k$-th of token $t$, both counted
+# from 0.
 
 # %%
 choices, rows = torch.tensor([0, 1, 0, 1, 2, 0, 0, 3]), 2  # [T * K] experts, T = 4
@@ -942,11 +943,11 @@ assert tile_expert.tolist() == [0, 0, 1, 2, 3, -1]
 
 # %% [markdown]
 # The table `matches` is why this suits a GPU: nothing is compared and swapped, as in a
-# sort; a choice's rank is a sum down a column. The kernel `expert_sort` splits the
-# choices into blocks of 64. One program for each block counts the 1s of its columns;
-# one for each expert adds up the counts of the blocks before; then every block knows
-# where its choices go. No step depends on which program comes first, so the order is
-# the same in every run. And the CPU never waits to hear how many tiles came out: it
+# sort; a choice's rank is a sum down a column. `expert_sort`, three small kernels,
+# splits the choices into blocks of 64. One program for each block counts the 1s of its
+# columns; one for each expert adds up the counts of the blocks before; then every block
+# knows where its choices go. No step depends on which program comes first, so the order
+# is the same in every run. And the CPU never waits to hear how many tiles came out: it
 # allocates the most there can be, and the last ones say −1.
 
 # %%
@@ -1010,7 +1011,8 @@ show("kernels.grouped_matmul.my_tile", "kernels.grouped_matmul.grouped_kernel")
 
 # %% [markdown]
 # `tl.program_id` tells a program its number. It makes one block of the result: a tile's
-# `BLOCK_M` rows by `BLOCK_N` columns.
+# `BLOCK_M` rows by `BLOCK_N` columns. `x` and `w` are addresses, `x_at` and
+# `w + w_at` those of whole blocks.
 #
 # - **`my_tile`** turns the number into a tile and a block of columns. Numbers go down
 #   `GROUP` tiles first (2 in the picture, 4 on a GPU), then across. So neighbours,
@@ -1018,29 +1020,31 @@ show("kernels.grouped_matmul.my_tile", "kernels.grouped_matmul.grouped_kernel")
 #   reads them from memory, and the others find them in the chip's cache.
 # - **`expert`** is one number for a whole tile: this is what the sort was for. The −1
 #   of an unused tile ends its programs at once.
-# - **`choice`** holds what stands in the rows, **`filled`** says which are not empty.
-#   `choice // PER_TOKEN` is the token (`PER_TOKEN` is $K$). So rows are gathered while
-#   they are loaded, and no sorted copy of `x` is ever made. (`order` is our `in_tiles`.)
-#   Indices become 64-bit (`int64`) before they are multiplied: 256 matrices have more
-#   than $2^{31}$ numbers.
+# - **`choice`** holds what stands in the rows (`order` is our `in_tiles`), **`filled`**
+#   says which are not empty. The **`source`** is the token, `choice // PER_TOKEN`
+#   (`PER_TOKEN` is $K$), the **`target`** the row, `slot`. So rows are gathered while
+#   they are loaded, and no sorted copy of `x` is ever made. Indices become 64-bit
+#   (`int64`) before they are multiplied: 256 matrices have more than $2^{31}$ numbers.
 # - **The loop** walks along $D$ in steps of `BLOCK_K`. `a` is [`BLOCK_M`, `BLOCK_K`]
 #   of tokens, `b` [`BLOCK_N`, `BLOCK_K`] of the matrix, both of bf16. The second
 #   argument of `tl.load` is a **mask**: where it is false nothing is read and a 0 takes
 #   the place. `tl.dot` multiplies on the **tensor cores**, the GPU's units for matrix
 #   products, and adds to `total` in float32 (`"ieee"` concerns float32 inputs alone).
-# - **SwiGLU** comes right after, on both sums, while they are in registers. Gate and up
-#   never go to memory, and rounding to bf16 happens once, in the store.
+# - **SwiGLU** comes right after, while both sums are in **registers**, the numbers that
+#   a program computes with. Gate and up never go to memory, and rounding to bf16
+#   happens once, in the store.
 #
 # The way back runs the same kernel with `w_up=None` and `PER_TOKEN=0`: it reads the
 # rows of the tiles, multiplies by `w2` and stores each row at its choice. A token's $K$
 # results then lie side by side, and `combine_kernel` adds them, with their weights, in
-# this order. Additions as results arrive (*atomic*) would save the step, and give other
-# last digits in every run.
+# this order. Additions as results arrive (*atomic*) would save the step, but their last
+# digits could change from run to run.
 #
 # **Why this tile?** `HGMMA`, the H100's fast instruction for products, takes at least
-# 64 rows. For few tokens there is a tile of 16 rows with an older one: then only reading
-# counts. What the largest tile takes of a **multiprocessor** (an H100 has 132; each runs
-# a program or a few, its threads 32 to a **warp**):
+# 64 rows. For few tokens there is a tile of 16 rows with an older one: then only
+# reading counts. A program runs on one of the 132 **multiprocessors**, as threads, 32
+# to a **warp**. Loads of the next steps (`num_stages`) go ahead into its **shared
+# memory**. The largest tile takes:
 
 # %%
 BLOCK_M, BLOCK_N, BLOCK_K, stages, warps = 128, 64, 64, 4, 8
@@ -1053,20 +1057,20 @@ assert E * one_expert / 3 > 2**31  # the numbers of w1: too many for 32-bit indi
 show("kernels.grouped_matmul._tile", "kernels.grouped_matmul.TILES_SWIGLU")
 
 # %% [markdown]
-# (Compiled for an H100, for which no H100 is needed, it took 124 registers and those
-# 128 KB. The tests compile it too, and check that it holds `HGMMA` and that no register
-# is spilled to memory.) The whole layer:
+# (Keys: the rows; then 80 from the A100 on, 90 from the H100 on, 0 interpreted.) Compiled
+# for an H100, for which none is needed, it takes 124 registers and those 128 KB; the
+# tests check that it holds `HGMMA` and spills no register to memory. The whole layer:
 
 # %%
 show("kernels.moe_layer.moe_layer", docstrings=False)
 
 # %% [markdown]
-# The gate is a kernel too: one program decides for a few tokens without leaving its
-# registers. Only its logits and the shared experts are PyTorch's own products. The cell
-# below runs all of it through Triton's **interpreter**, which executes kernels on a
-# CPU, slowly, with the rounding of a GPU: V3's and V2's layers, with fewer and smaller
-# experts, beside the module of this lesson; then V3's with experts in FP8 (lesson 13),
-# beside the same roundings in plain PyTorch.
+# The gate is a kernel too. Only its logits and the shared experts are PyTorch's own
+# products. The cell below runs all of it through Triton's **interpreter**, which
+# executes kernels on a CPU, slowly, and rounds to bf16 and FP8 as a GPU does: V3's and
+# V2's layers, with fewer and smaller experts, beside the package's module; then V3's
+# with experts in FP8 (lesson 13), beside the same roundings in plain PyTorch. *At most*
+# is the bound.
 
 # %%
 from deepseek_mini.lesson import gpu_section, interpreted_section
@@ -1081,9 +1085,9 @@ gpu_section("moe_layer")
 
 # %% [markdown]
 # The same kernels take the shapes of V2 and DeepSeekMoE 16B; `make bench-gpu` has cases
-# for all three. A T4, as Colab lends it for nothing, does not run them: it has no units
-# for bf16 or fp8, current Triton does not support it, and its 16 GB do not hold one
-# layer of V3. The plain paths of this lesson run there too.
+# for all three. A T4, as Colab lends it for nothing, does not run them: current Triton
+# does not support it, and its 16 GB do not hold one layer of V3. The plain paths of
+# this lesson run there too.
 #
 # ## What this proves, and what it does not
 #
@@ -1094,9 +1098,9 @@ gpu_section("moe_layer")
 #   Collapse late in long trainings was not studied.
 # - Measured: 0.6 million parameters, 600 steps, three seeds. The verdicts on quality
 #   above hold for that. The paper's comparisons are at 2 B parameters and more.
-# - Interpreted, at small sizes: the kernels compute the layer within the bound of bf16,
-#   and compile to the H100's instructions. **No kernel has run on a GPU yet: its speed
-#   is not known**, and the floor rests on assumed rates.
+# - Interpreted, at small sizes: the kernels compute the layer within $2^{-6}$, some
+#   roundings to bf16. They compile to the H100's instructions. **No kernel has run on a
+#   GPU yet: its speed is not known**, and the floor rests on assumed rates.
 # - Counted, not timed: bytes and operations.
 #
 # ## Exercises

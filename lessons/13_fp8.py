@@ -726,6 +726,7 @@ released = eight + scale_bytes + 2 * rest
 print(f"FP8 as released: {released / 1e9:8,.1f} GB, of which scales", end=" ")
 print(f"{scale_bytes / 1e9:.2f} GB and other weights {2 * rest / 1e9:.1f} GB")
 assert 670e9 < released < 676e9 and share > 0.99
+assert round(scale_bytes / eight, 4) == 0.0002
 print(f"a number of an activation with its share of a scale: {1 + 4 / 128:.3f} bytes,")
 print(f"with UE8M0 {1 + 1 / 128:.3f}")
 
@@ -737,11 +738,12 @@ print(f"with UE8M0 {1 + 1 / 128:.3f}")
 # ### Two kernels, and their floors
 #
 # On a GPU two **kernels** (functions that it runs; lesson 20 starts from zero) do the
-# work of a product in FP8: one rounds the activations of $M$ tokens to bytes and scales,
-# one multiplies them, $K$ channels each, by a matrix of $N$ rows. The time that no kernel can beat, its **floor**, is that of the bytes it
-# must read and write, or that of its operations, whichever is longer. For an H100 we
-# *assume, and have not measured*, 3.0 TB/s of memory and 1,600 TFLOP/s in FP8. The
-# product is the last one of V3's attention, from 16,384 channels to 7,168.
+# work of a product in FP8: one rounds the activations of $M$ tokens to bytes and
+# scales, one multiplies them, $K$ channels each, by a matrix of $N$ rows. The time that
+# no kernel can beat, its **floor**, is that of the bytes it must read and write, or
+# that of its operations, whichever is longer. For an H100 we *assume, and have not
+# measured*, 3.0 TB/s of memory and 1,600 TFLOP/s in FP8. The product is the last one of
+# V3's attention, from 16,384 channels to 7,168.
 #
 # **Predict**: for 128 tokens, is it the bytes or the operations? And how long does
 # rounding 4,096 tokens take, beside the product that it serves?
@@ -763,7 +765,7 @@ for M in (128, 4096):  # tokens
 apart, fused = 4 + 2 + 2 + 1 + 4 / 128, 4 + 1 + 4 / 128  # bytes a number
 print("microseconds           bytes  operations")
 for name, (moved, computed) in floors.items():
-    print(f"{name:21} {moved:6.0f} {computed:11.0f}")
+    print(f"{name:21} {moved:6.0f}", f"{computed:11.0f}" if computed else f"{'-':>11}")
 print(f"SwiGLU, then rounding: {apart:.1f} bytes a number; in one kernel {fused:.1f}")
 few, many = floors["product, 128 tokens"], floors["product, 4096 tokens"]
 assert few[0] > 2 * few[1] and many[1] > 7 * many[0]
@@ -771,10 +773,10 @@ assert 0.1 < floors["rounding, 4096 tokens"][0] / many[1] < 0.12
 
 # %% [markdown]
 # For 128 tokens reading the weights is the floor, for 4,096 the operations. Rounding
-# adds a tenth to the large product. It computes next to nothing, so all that counts is
-# to touch memory once: 2 bytes in, 1 and a bit out. After the experts' first product
-# SwiGLU comes in between, and there one kernel, `swiglu_quantise`, does both, so that
-# its result never goes to memory in bf16.
+# adds a tenth to the large product. Its few operations a number are not counted: what
+# matters is to touch memory once, 2 bytes in, 1 and a bit out. After the experts' first
+# product SwiGLU comes in between, and there one kernel, `swiglu_quantise`, does both,
+# so its result never goes to memory in bf16.
 #
 # ### Rounding, line by line
 
@@ -784,25 +786,26 @@ show(*(f"kernels.quantise.{name}" for name in names))
 
 # %% [markdown]
 # A GPU runs many copies of a kernel at once, its **programs**; `tl.program_id` is a
-# program's number. Here each takes `ROWS` = 32 tiles of 128 numbers, and `column` and
-# `inside` find them in `x` where the last tile of a row may end early. `inside` is a
-# **mask**: where it is false nothing is read, and the 0 that takes its place changes no
-# amax.
+# program's number. In `quantise_kernel` each takes `ROWS` = 32 tiles of 128 numbers, at
+# the addresses `x + at`. `inside` is a **mask**: where it is false, past the end of a
+# row, nothing is read, and the 0 that takes its place changes no amax. (In `TILES`, 89
+# means from the L4 on, 90 from the H100 on.) The rest is `quantise_tiles`:
 #
 # - **`amax`** is a maximum of *integers*. With the sign bit cleared, the bits of floats
 #   have the order of the numbers, and NaN is above infinity, so it survives; a maximum
 #   of floats drops it.
-# - **`scale`** is amax / 448 by `tl.div_rn`, which rounds as a CPU does. A GPU's own `/`
-#   may be off by two units in the last place: a number that lies halfway between two
-#   codes would then fall to the other side, and bytes would differ from PyTorch's.
-#   `divide` keeps the same promise for the tile's 128 numbers, at less cost: it divides
-#   once and corrects products with the reciprocal.
-# - A tile of zeros gets the scale 1. `UE8M0` clears the fraction's bits after adding
-#   nearly one power of two, which rounds up to a power of two.
+# - **`scale`** is amax / 448 by `tl.div_rn`, which rounds as a CPU does. A GPU's own
+#   `/` may be off by two units in the last place: a number halfway between two codes
+#   could then fall to the other side, and bytes would differ from PyTorch's. `divide`
+#   keeps the same promise for the tile's 128 numbers, at less cost: it divides once and
+#   corrects products with the reciprocal. `float8e4nv` is E4M3.
+# - A tile of zeros gets the scale 1. `UE8M0` adds the largest fraction and clears the
+#   fraction's bits, which rounds up to a power of two.
 #
 # ### The product
 #
 # The picture first. One shade is one scale, and eight strips stand for 128 rows.
+# **Tensor cores** are the GPU's units for matrix products.
 
 # %%
 def shaded(ax, x, y, width, height, shade, color):
@@ -862,19 +865,21 @@ show("kernels.fp8_matmul.TILES", "kernels.fp8_matmul.fp8_matmul_kernel")
 #
 # - The first lines turn its number into `m` and `n`: down `GROUP` blocks of rows, then
 #   across, so that programs of the same time share what they read.
-# - **`a.load`, `b.load`** fetch [128, 128] bytes each. `a` and `b` are *descriptors*:
-#   shape and strides for the copy engine (TMA), which fills in 0 beyond the edges and
-#   keeps `num_stages` = 4 steps under way.
+# - **`a.load`, `b.load`** fetch [128, 128] bytes each (`STEP` is 128). `a` and `b` are
+#   *descriptors*: address and shape for the copy engine (TMA), which brings blocks to
+#   **shared memory**, near the tensor cores, with 0 beyond the edges; `num_stages` = 4
+#   steps are under way.
 # - **`scale`** is one column of `a_scale` times a single number of `b_scale`: a block of
 #   the result never reaches over two blocks of `b`.
-# - **`tl.dot(x, w.T)`** multiplies on the **tensor cores**, the GPU's units for matrix
-#   products. It has no third argument to add to: every 128 products the sum begins
-#   again at 0. What it returned is scaled and added to `total`, in float32 and in
-#   ordinary registers. This one line is the promotion, and the scales.
-# - At the end `total` is rounded once, to bf16, and `inside` keeps the ragged edges.
+# - **`tl.dot(x, w.T)`** multiplies on the tensor cores. It has no third argument to add
+#   to: every 128 products the sum begins again at 0. What it returned is scaled and
+#   added to `total` in float32, by ordinary arithmetic, in **registers**: a thread's
+#   own numbers. This one line is the promotion, and the scales.
+# - At the end `total` is rounded once, to bf16, and `inside` masks the ragged edges.
 #
-# It is the loop `in_tiles` of the ladder above. Why 8 **warps** (groups of 32 threads)?
-# Two blocks of sums are alive at once, `total` and the result of `tl.dot`:
+# It is the loop `in_tiles` of the ladder above. Why 8 **warps**, groups of 32 threads
+# that share a program's work? Two blocks of sums are alive at once, `total` and the
+# result of `tl.dot`:
 
 # %%
 for warps in (4, 8):
@@ -885,16 +890,17 @@ print(f"shared memory for the steps under way: {stages * step / 1024:.0f} KB of 
 assert 2 * 128 * 128 / (32 * 4) > 255 and stages * step == 128 * 1024
 
 # %% [markdown]
-# With 4 the compiler spills registers to memory. With 8 it spills none, and the code
-# holds `QGMMA`, the H100's FP8 instruction; the tests compile it and check both, for
-# which no GPU is needed. With few tokens, as the floors say, only reading counts: 128
-# tokens or fewer get narrower blocks, so that there are more of them at work.
+# With 4 the compiler *spills*: what does not fit goes to memory. With 8 it does not,
+# and the code holds `QGMMA`, the H100's FP8 instruction; the tests compile it and check
+# both, for which no GPU is needed. With few tokens, as the floors say, only reading
+# counts: 128 tokens or fewer get narrower blocks, so that more are at work.
 #
 # The experts' products are the grouped kernel of lesson 08 with this loop
-# (`kernels/grouped_fp8.py`). Both kernels, live, through Triton's **interpreter**, which
-# runs them on a CPU with the rounding of a GPU. For the rounding, an error of 0 means
-# the same bytes. After SwiGLU, whose exponential may differ in its last bit, a byte may
-# be its neighbour: at most 32 of 448 away. The product's bound is one step of bf16.
+# (`kernels/grouped_fp8.py`). Here are both through Triton's **interpreter**,
+# which runs them on a CPU and rounds to FP8 and bf16 as a GPU does. *At most* is the
+# bound. For the rounding, an error of 0 means the same bytes. After SwiGLU, whose
+# exponential may differ in its last bit, a byte may be its neighbour: at most 32 of 448
+# away. The product's bound is one step of bf16.
 
 # %%
 from deepseek_mini.lesson import gpu_section, interpreted_section
@@ -910,9 +916,8 @@ gpu_section("quantise")
 gpu_section("fp8_matmul")
 
 # %% [markdown]
-# The product needs an H100 or newer, the rounding an L4 (`sm_89`) or newer: before that
-# no GPU converts to FP8. A T4 has units for neither FP8 nor bf16, and current Triton
-# does not support it; a kernel called there says so. What this lesson emulates runs
+# The product needs an H100 or newer, the rounding an L4 or newer: older NVIDIA GPUs do
+# not convert to FP8. A kernel called on a T4 says so; what this lesson emulates runs
 # there as it does on a CPU.
 #
 # ## What this proves, and what it does not
@@ -926,8 +931,8 @@ gpu_section("fp8_matmul")
 # - Not shown: V3's own gap of less than 0.25%; its wider format for the input of `wo`
 #   (E5M6, §3.3.3), its bfloat16 optimizer states, its communication in FP8; and any gain
 #   in speed. Emulation takes longer than float32.
-# - Interpreted, at small sizes: the kernel's bytes and scales are those of the package,
-#   and its products within one step of bf16. An interpreter sums in float32, so what 14
+# - Interpreted, at small sizes: the bytes and scales of rounding are the package's, and
+#   the products within one step of bf16. An interpreter sums in float32, so what 14
 #   bits do to the sum it does not show. **No kernel has run on a GPU yet: its speed is
 #   not known**, and the floors rest on assumed rates.
 #
