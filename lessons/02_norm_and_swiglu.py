@@ -88,7 +88,7 @@ for scale in (1, 10):
 # - **Post-norm**, the first Transformer's: $\text{norm}(x + f(x))$.
 # - **Pre-norm**, DeepSeek's: $x + f(\text{norm}(x))$, and one more norm after the last layer.
 #
-# Below are 30 SwiGLU networks (their turn comes soon) with random matrices from $N(0, 1/\text{fan-in})$; fan-in is the number of inputs of a channel. We note the RMS of the vectors after every layer, and of the gradient there, on the way back from a random one at the top.
+# Below are 30 SwiGLU networks (their turn comes soon) with random matrices from $N(0, 1/\text{fan-in})$, normally distributed with that variance; fan-in is the number of inputs of a channel. We note the RMS of the vectors after every layer, and of the gradient there, on the way back from a random one at the top.
 #
 # **Predict**: which of the three keeps the vectors at RMS 1? Does it keep the gradient too?
 

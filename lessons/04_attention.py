@@ -687,7 +687,7 @@ settings_figure(
 # At the end the output is $a / z$. By hand, token 2 of the first head: scores $0, \ln 2,
 # \ln 3$ and values $6, 12, 0$, two keys and then one.
 #
-# | after | $m$ | $z$ | $a$ | $a / z$ |
+# | after | $m$ | $z$ | $a$ | output |
 # |---|---|---|---|---|
 # | keys 0 and 1 | $\ln 2$ | 1/2 + 1 = 1.5 | 6/2 + 12 = 15 | 10 |
 # | key 2 | $\ln 3$ | 1.5 · 2/3 + 1 = 2 | 15 · 2/3 + 0 = 10 | 5 |
@@ -993,7 +993,7 @@ check("04.1", causal_mask)
 # $$\mathrm{out}_t = \sum_s a_{ts} v_s, \qquad
 #   a_{ts} = \frac{e^{q_t \cdot k_s / \sqrt d}}{\sum_r e^{q_t \cdot k_r / \sqrt d}},$$
 #
-# for $t = 0, …, T - 1$, both sums over the keys that the query may see: its own token's
+# for $t = 0, \dots, T - 1$, both sums over the keys that the query may see: its own token's
 # and all before it. Query $t$ belongs to token $S - T + t$. Scores may be in the
 # thousands, above 0 and below, where $e^x$ overflows or is 0; subtracting the same number
 # from all scores of a row leaves its weights as they are.

@@ -31,7 +31,7 @@ setup(seed=0)
 # | part | its matrices | parameters |
 # |---|---|---|
 # | norm before attention | one weight a channel | $D$ |
-# | attention: $H$ query heads, $G$ key-value heads, each $d$ wide | `wq`, `wo`: $D \cdot Hd$ each; `wk`, `wv`: $D \cdot Gd$ each | $2D(H + G)d$ |
+# | attention: $H$ query heads, $G$ key-value heads, each $d$ wide | `wq`, `wo`: $D \cdot Hd$ each; `wk`, `wv`: $D \cdot Gd$ each | $2D(H {+} G)d$ |
 # | norm before the feed-forward network | one weight a channel | $D$ |
 # | SwiGLU, $F$ channels wide | `w1`, `w3`, `w2`: $D \cdot F$ each | $3DF$ |
 #
@@ -107,7 +107,7 @@ for name, config in (("7B", small), ("67B", large), ("mini", mini)):
 # - **Depth, not width.** LLaMA 2 70B has 80 layers with 28,672 feed-forward channels. DeepSeek 67B has 95 layers with 22,016, at the same width of 8,192.
 # - **Grouped-query attention in the 67B only**: 64 query heads share 8 keys and values. The 7B keeps one key and value per query head.
 # - **102,400 embedding rows** for a tokenizer of 100,015 entries, Chinese and English; the rest is padding.
-# - **Initial weights from $N(0, 0.006^2)$** and a **multi-step learning rate** in place of a cosine (below).
+# - **Initial weights from $N(0, 0.006^2)$**, normally distributed with the standard deviation 0.006, and a **multi-step learning rate** in place of a cosine (below).
 #
 # `dm.diff` prints what the 67B changed against the 7B:
 

@@ -652,7 +652,7 @@ settings_figure(
 #
 # ### What counts as compute
 #
-# Section 3.2 of the paper chooses $M$ over $6N$ because the difference matters for small models. In ours the head alone costs as much as the blocks. The same runs, fitted with three measures of the cost of a token:
+# Section 3.2 of the paper chooses $M$ over $6N$ ($N$ parameters) because the difference matters for small models. In ours the head alone costs as much as the blocks. The same runs, fitted with three measures of the cost of a token:
 
 # %%
 def cost(r, measure):

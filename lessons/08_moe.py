@@ -1259,9 +1259,9 @@ check("08.3", balance_loss)
 # \mathrm{FFN}(u) = W_2 \big( \mathrm{silu}(W_1 u) \odot W_3 u \big)$$
 #
 # with the weights $g_{i,t}$ of 08.1: the $K$ largest of the scores, as they are, and 0
-# for all others. The shared expert has weight 1. `F.silu` is $\mathrm{silu}(z) = z / (1
-# + e^{-z})$. A matrix has a row for each output, so `u @ w.T` applies it to every
-# token. The shared expert may have another width than the routed ones.
+# for all others. The shared expert has weight 1. `F.silu` is
+# $\mathrm{silu}(z) = z / (1 + e^{-z})$. A matrix has a row for each output, so `u @ w.T`
+# applies it to every token. The shared expert may have another width than the routed ones.
 #
 # By hand, with $D = 2$, $I = 1$, three experts and $K = 2$. The tokens are $(1, 0)$ and
 # $(0, 1)$, so that a token picks a column of every matrix. Let its products with the

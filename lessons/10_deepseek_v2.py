@@ -204,7 +204,7 @@ assert same.mean() < 0.2
 # ## Three losses
 #
 # Lesson 08 made the load of the *experts* even, by $\sum_i f_i P_i$. V2 has two more
-# sums of that kind, over the devices $d$ (§2.2.3):
+# sums of that kind, over the devices $d$ ($N$ counts tokens; §2.2.3):
 #
 # | loss | $f$, a count | $P$, with a gradient | $\alpha$ in V2 |
 # |---|---|---|---|
@@ -500,8 +500,9 @@ assert np.allclose([m, m**2, 4 * m**2], [1.1386, 1.2965, 5.1859], atol=1e-4)
 # %% [markdown]
 # On cosines and sines the temperature reaches a third of V2's channels, and favours
 # position over content. So V2's code multiplies the *softmax scale* by $m^2$. Two config
-# fields say it: cosines get $m(\texttt{mscale}) / m(\texttt{mscale\_all\_dim})$, which is 1
-# when both are equal, and the scale gets $m(\texttt{mscale\_all\_dim})^2$.
+# fields say it. Let $m_1$ be $m$ with `mscale` as $c$, and $m_2$ be $m$ with
+# `mscale_all_dim` as $c$: cosines get $m_1 / m_2$, which is 1 when both are equal, and the
+# scale gets $m_2^2$.
 
 # %%
 from deepseek_mini.model import rope as rope_module

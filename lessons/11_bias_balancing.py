@@ -55,9 +55,10 @@ assert n_biases == 14_848 and min(busiest) > 3
 # $\gamma$ and the other three go up by $\gamma$. The first is 4 too high and the second
 # 1 too low; only the sign counts. An expert with exactly the mean load stays.
 #
-# A token's **scores** are sigmoids now, $s_i = \sigma(u \cdot e_i)$. The $K$ experts with
-# the highest $s_i + b_i$ are chosen. They are weighed with the scores *alone*, divided by
-# their sum and multiplied by a constant, V3's `route_scale` of 2.5:
+# A token's **scores** are sigmoids now, $s_i = \sigma(u \cdot e_i)$ with its vector $u$,
+# the gate's vector $e_i$ for expert $i$ (lesson 08) and $\sigma(z) = 1 / (1 + e^{-z})$.
+# The $K$ experts with the highest $s_i + b_i$ are chosen. They are weighed with the scores
+# *alone*, divided by their sum and multiplied by a constant, V3's `route_scale` of 2.5:
 #
 # $$g_i = 2.5 \cdot \frac{s_i}{\sum_{j\ \text{chosen}} s_j}.$$
 #
@@ -306,6 +307,7 @@ show(update_bias, update_biases, docstrings=False)
 # \qquad f_i = \frac{E}{K T} \cdot \#\{t : i \text{ among the } K \text{ largest }
 # s_t\}.$$
 #
+# (The # counts tokens, and $s_t$ are all scores of token $t$.)
 # By hand: $T = 2$, $E = 2$, $K = 1$, scores $(0.6, 0.2)$ and $(0.9, 0.1)$. Normalised
 # they are $(0.75, 0.25)$ and $(0.9, 0.1)$, so $P_0 = 0.825$. Both choose expert 0:
 # $f = (2, 0)$, and the loss is 1.65.

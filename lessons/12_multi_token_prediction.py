@@ -194,9 +194,10 @@ settings_figure(
 # $$h'^k_i = M_k\,[\mathrm{RMSNorm}(h^{k-1}_i);\ \mathrm{RMSNorm}(\mathrm{Emb}(t_{i+k}))],
 # \qquad h^k = \mathrm{RMSNorm}(\mathrm{Block}_k(h'^k)).$$
 #
-# The head reads $h^k_i$ and predicts $t_{i+k+1}$. Embedding and head are the model's
-# own; the matrix $M_k$ $[D, 2D]$, three norms and one transformer block are new. Here is
-# which token each row reads and predicts:
+# $[a; b]$ joins two vectors to one of twice the width, and the matrix $M_k$ brings it back
+# to one. The head reads $h^k_i$ and predicts $t_{i+k+1}$. Embedding and head are the
+# model's own; $M_k$, three norms and one transformer block are new. Here is which token
+# each row reads and predicts:
 
 # %%
 words = ["The", "cat", "sat", "on", "the", "mat"]  # t_0 ... t_5

@@ -125,9 +125,9 @@ assert int(fp8.encode(0.3, E4M3)) == 0b0_0101_010
 # it is rounded, if the product is divided by it afterwards. The best use of the format is
 # to put the largest entry (its **amax**) on the largest number:
 #
-# $$\text{scale\_inv} = \frac{\text{amax}}{448}, \qquad
-#   \text{stored} = \mathrm{round}\!\left(\frac{x}{\text{scale\_inv}}\right), \qquad
-#   \hat x = \text{stored} \cdot \text{scale\_inv}.$$
+# $$\mathrm{scale\_inv} = \frac{\text{amax}}{448}, \qquad
+#   \text{stored} = \mathrm{round}\!\left(\frac{x}{\mathrm{scale\_inv}}\right), \qquad
+#   \hat x = \text{stored} \cdot \mathrm{scale\_inv}.$$
 #
 # `scale_inv` is the name in released checkpoints (`weight_scale_inv`): it is what
 # *undoes* the scaling. By hand, with four numbers 7, 3, 0.7 and −0.014: scale_inv is
@@ -157,8 +157,8 @@ print(f"with a scale: error {relative(tiles_rounded(weights, 512), weights):.1%}
 assert relative(nearest(weights), weights) > 0.08
 
 # %% [markdown]
-# (The error of a matrix is $\lVert \hat x - x \rVert / \lVert x \rVert$. With three bits
-# of fraction, about 2.6% is as good as it gets.)
+# (The error of a matrix is $\lVert \hat x - x \rVert / \lVert x \rVert$, with the root of
+# the sum of all squares. With three bits of fraction, about 2.6% is as good as it gets.)
 #
 # ## One outlier
 #
@@ -402,14 +402,15 @@ assert 0.005 < at_4096[0] < 0.03 and at_4096[1] < at_4096[0] / 10
 # ## A linear layer in FP8
 #
 # $Y = X W^\top$ has two more products in its gradient, and V3 rounds the factors of all
-# three. Each factor has its tiles along the axis that is **summed over**, so that a tile's
-# scale can stand outside its part of the sum:
+# three. ($dY$ is the gradient of the loss by $Y$, likewise $dX$ and $dW$.) Each factor has
+# its tiles along the axis that is **summed over**, so that a tile's scale can stand
+# outside its part of the sum:
 #
 # | product | sum over | first factor | second factor |
 # |---|---|---|---|
-# | $Y = X W^\top$ | input channels | $X$: 1 × 128 | $W$: 128 × 128 |
-# | $dX = dY\, W$ | output channels | $dY$: 1 × 128 | $W$: the same bytes |
-# | $dW = dY^\top X$ | tokens | $dY$: 128 × 1 | $X$: 128 × 1 |
+# | $Y$ = $X W^\top$ | input channels | $X$: 1 × 128 | $W$: 128 × 128 |
+# | $dX$ = $dY\, W$ | output channels | $dY$: 1 × 128 | $W$: the same bytes |
+# | $dW$ = $dY^\top X$ | tokens | $dY$: 128 × 1 | $X$: 128 × 1 |
 #
 # Square blocks are why $W$ needs no second rounding: they are blocks in either direction.
 # $X$ and $dY$ are rounded a second time for $dW$, in tiles of 128 tokens.

@@ -48,9 +48,9 @@ assert round(8 * everything / 1e9) == 126
 # g_{i,t}, \qquad \text{token ratio}\quad r_i = \frac1N \sum_{j=1}^{N} \frac{1}{T_j}
 # \sum_{t=1}^{T_j} \frac{[g_{i,t} > 0]}{K}.$$
 #
-# The first asks how much weight an expert gets, the second how often it is chosen. Three
-# experts, four tokens, $K = 2$; the first three tokens are one sample, the last is
-# another:
+# The first asks how much weight an expert gets, the second how often it is chosen:
+# $[g > 0]$ is 1 if $g > 0$, else 0. Three experts, four tokens, $K = 2$; the first three
+# tokens are one sample, the last is another:
 #
 # | | sample | expert 0 | expert 1 | expert 2 |
 # |---|---|---|---|---|
@@ -137,7 +137,8 @@ show(train_experts_only, esft._ChosenExperts, docstrings=False)
 # %% [markdown]
 # And the rival. **LoRA** freezes every matrix $W$ too, and trains a product of two thin
 # ones beside it, $W + s\, B A$, with $A$ [r, in] random and $B$ [out, r] zero at first.
-# Each expert gets its own pair:
+# Their **rank** $r$ is small, and $s$, the scaling, is a number chosen once. Each expert
+# gets its own pair:
 
 # %%
 show(_LowRank, docstrings=False)

@@ -80,10 +80,11 @@ assert advantages(groups)[0].tolist() == [1, -1, -1, 1]
 # $$\nabla J = \mathbb E_{a \sim \pi}\big[\, r\, \nabla \log \pi(a) \,\big], \qquad
 # \frac{\partial \log \pi(a)}{\partial \theta_b} = [a = b] - \pi(b),$$
 #
-# so $G$ pulls give an estimate: **REINFORCE**. Taking the same number, a **baseline**,
-# from every reward changes nothing in the mean, for $\mathbb E[\nabla \log \pi] = 0$. The
-# group's mean is such a number, nearly: it contains the answer's own reward, which
-# shrinks the estimate by $(G-1)/G$ and does not turn it.
+# where $\mathbb E$ is the mean and $[a = b]$ is 1 if $a = b$, else 0. So $G$ pulls give an
+# estimate: **REINFORCE**. Taking the same number, a **baseline**, from every reward
+# changes nothing in the mean, for $\mathbb E[\nabla \log \pi] = 0$. The group's mean is
+# such a number, nearly: it contains the answer's own reward, which shrinks the estimate
+# by $(G-1)/G$ and does not turn it.
 #
 # **Predict**: pay every lever 1 more, whatever happens. The best lever is the same. What
 # happens to the two estimates, without and with the baseline?
@@ -216,10 +217,10 @@ assert 64**10 > 1e18 and rollout.lengths.min() > 0
 # ## Ratio and clip
 #
 # Answers are expensive, so one wants several updates from a batch. After the first they
-# come from an older policy, $\pi_{old}$. The **ratio** mends the expectation:
+# come from an older policy, $\pi_\text{old}$. The **ratio** mends the expectation:
 #
-# $$\rho = \frac{\pi(a)}{\pi_{old}(a)}, \qquad \mathbb E_{a \sim \pi_{old}}[\rho\, \hat A]
-# = \mathbb E_{a \sim \pi}[\hat A].$$
+# $$\rho = \frac{\pi(a)}{\pi_\text{old}(a)}, \qquad
+# \mathbb E_{a \sim \pi_\text{old}}[\rho\, \hat A] = \mathbb E_{a \sim \pi}[\hat A].$$
 #
 # Far from 1 few samples carry all the weight. So GRPO, like PPO, pays for moving no further
 # than $1 \pm \varepsilon$:
@@ -261,10 +262,11 @@ with figure(alt, size=(8, 2.8)) as fig:
 #
 # ## A KL that is never negative
 #
-# Rewards can be gamed, so the policy is held near a **reference** $\pi_{ref}$, the model
-# that training began with, by the divergence $\mathrm{KL}(\pi \| \pi_{ref}) = \mathbb
-# E_{\pi}[-\log x]$ with $x = \pi_{ref} / \pi$. The sum over all answers is out of reach,
-# but every sampled token gives an estimate. The obvious one is $-\log x$. GRPO takes
+# Rewards can be gamed, so the policy is held near a **reference** $\pi_\text{ref}$, the
+# model that training began with, by the divergence $\mathrm{KL}(\pi \| \pi_\text{ref}) =
+# \mathbb E_{\pi}[-\log x]$ with $x = \pi_\text{ref} / \pi$. The sum over all answers is out
+# of reach, but every sampled token gives an estimate. The obvious one is $-\log x$.
+# GRPO takes
 #
 # $$\mathrm{KL}_t = x - \log x - 1.$$
 #
@@ -695,9 +697,9 @@ assert again["group"] > max(again["none +1"], head["base"][1] + 0.05)
 # ## What V3.2 corrected
 #
 # **The KL's gradient.** Differentiate $x - \log x - 1$ on samples of $\pi$, and what comes
-# out in the mean is not the gradient of $\mathrm{KL}(\pi \| \pi_{ref})$, but that of the
-# other KL: the samples depend on $\theta$ as well. Weighing each term by $\rho$, which is 1
-# and still has a gradient, brings that dependence back:
+# out in the mean is not the gradient of $\mathrm{KL}(\pi \| \pi_\text{ref})$, but that of
+# the other KL: the samples depend on $\theta$ as well. Weighing each term by $\rho$, which
+# is 1 and still has a gradient, brings that dependence back:
 
 # %%
 jacobian = np.eye(5) - policy  # [V, V]: row a is the gradient of log π(a)
@@ -712,14 +714,14 @@ assert np.allclose(weighed, true) and not np.allclose(plain, true)
 assert np.allclose(plain, other)
 
 # %% [markdown]
-# Where $\pi$ has fallen far below $\pi_{ref}$, $x$ is huge, and so is the plain gradient of
-# that token: noise that V3.2 reports to unsettle training. (`unbiased_kl`)
+# Where $\pi$ has fallen far below $\pi_\text{ref}$, $x$ is huge, and so is the plain
+# gradient of that token: noise that V3.2 reports to unsettle training. (`unbiased_kl`)
 #
 # **Off-policy masking.** After several updates, or when the sampling engine rounds
 # differently, answers may stem from a policy that is far away. V3.2 drops answers with
-# $\hat A_i < 0$ whose mean $\log (\pi_{old} / \pi)$ over the tokens exceeds $\delta$: one need
-# not unlearn what one would hardly say. Right answers stay. (`off_policy`;
-# the clip is opened wide below, so that the mask acts alone.)
+# $\hat A_i < 0$ whose mean $\log (\pi_\text{old} / \pi)$ over the tokens exceeds a
+# threshold $\delta$: one need not unlearn what one would hardly say. Right answers stay.
+# (`off_policy`; the clip is opened wide below, so that the mask acts alone.)
 
 # %%
 far = torch.tensor([[-0.1, -0.2], [-2.0, -3.0], [-2.0, -3.0]])  # [B, T]: new - old
@@ -850,9 +852,9 @@ check("17.1", group_advantages)
 # ## 17.2 A KL that is never negative
 #
 # *A few lines, 7 minutes.* `logps` and `ref_logps` [B, T] are $\log \pi$ and $\log
-# \pi_{ref}$ of sampled tokens. Return for each token, [B, T],
+# \pi_\text{ref}$ of sampled tokens. Return for each token, [B, T],
 #
-# $$x - \log x - 1 \qquad \text{with } x = \frac{\pi_{ref}}{\pi}.$$
+# $$x - \log x - 1 \qquad \text{with } x = \frac{\pi_\text{ref}}{\pi}.$$
 #
 # By hand: a token that the policy gives ½ and the reference ¼ has $x = \frac12$ and the
 # estimate $\frac12 + \log 2 - 1 = 0.1931$. With ¼ and ½, $x = 2$: $2 - \log 2 - 1 =
@@ -877,11 +879,11 @@ check("17.2", kl_estimate)
 # ## 17.3 Ratio and clip
 #
 # *A few lines, 12 minutes.* In PyTorch. `logps` and `old_logps` [B, T] are $\log \pi$ and
-# $\log \pi_{old}$ of sampled tokens, `advantages` [B, 1] has one $\hat A$ for each answer,
-# never 0, and `clip` is $\varepsilon$. Return the gain of each token, [B, T],
+# $\log \pi_\text{old}$ of sampled tokens, `advantages` [B, 1] has one $\hat A$ for each
+# answer, never 0, and `clip` is $\varepsilon$. Return the gain of each token, [B, T],
 #
 # $$\min\big[\rho \hat A,\ \mathrm{clip}(\rho,\, 1 - \varepsilon,\, 1 + \varepsilon)\,
-# \hat A\big] \qquad \text{with } \rho = \frac{\pi}{\pi_{old}}.$$
+# \hat A\big] \qquad \text{with } \rho = \frac{\pi}{\pi_\text{old}}.$$
 #
 # The gradient must reach `logps`. `old_logps` may ask for one and must get none.
 #
@@ -958,20 +960,20 @@ check("17.4", token_weights)
 # *Build it from the paper, 25 minutes.* In PyTorch. `rewards` [N, G] holds a row for each
 # question. The $B = N G$ answers lie in the same order: answers 0 to $G - 1$ belong to the
 # first question. `logps`, `old_logps` and `ref_logps` [B, T] are $\log \pi$, $\log
-# \pi_{old}$ and $\log \pi_{ref}$ of their tokens, and `mask` [B, T] is True where there is
-# a token: $|o_i|$ times in row $i$, at least once. Elsewhere there are numbers without
-# meaning, all of them finite. Return the loss, a tensor without axes:
+# \pi_\text{old}$ and $\log \pi_\text{ref}$ of their tokens, and `mask` [B, T] is True where
+# there is a token: $|o_i|$ times in row $i$, at least once. Elsewhere there are numbers
+# without meaning, all of them finite. Return the loss, a tensor without axes:
 #
 # $$-\frac{1}{B} \sum_{i=1}^{B} \frac{1}{|o_i|} \sum_{t=1}^{|o_i|} \Big\{ \min\big[\rho_{it}
 # \hat A_i,\ \mathrm{clip}(\rho_{it}, 1 - \varepsilon, 1 + \varepsilon) \hat A_i\big] -
 # \beta \big(x_{it} - \log x_{it} - 1\big) \Big\}$$
 #
-# with $\rho_{it} = \pi / \pi_{old}$ and $x_{it} = \pi_{ref} / \pi$ of token $t$ of answer
-# $i$, $\varepsilon$ = `clip` and $\beta$ = `beta`. $\hat A_i = (r_i - \mathrm{mean}) /
-# \mathrm{std}$ over the $G$ rewards of its question, with the std of 17.1 ($\frac1G$ under
-# the root, nothing added), and 0 where these are all equal, even if a mean is rounded.
-# The gradient must reach `logps`; `old_logps` and `ref_logps` may ask for one and must get
-# none.
+# with $\rho_{it} = \pi / \pi_\text{old}$ and $x_{it} = \pi_\text{ref} / \pi$ of token $t$
+# of answer $i$, $\varepsilon$ = `clip` and $\beta$ = `beta`. $\hat A_i = (r_i -
+# \mathrm{mean}) / \mathrm{std}$ over the $G$ rewards of its question, with the std of 17.1
+# ($\frac1G$ under the root, nothing added), and 0 where these are all equal, even if a
+# mean is rounded. The gradient must reach `logps`; `old_logps` and `ref_logps` may ask for
+# one and must get none.
 #
 # By hand: two questions with two answers each, rewards 1, 0 and 3, 3, so the advantages are
 # 1, −1, 0, 0. $\varepsilon = 0.2$ and $\beta = 0.5$. Every old log-probability is −1. The

@@ -212,7 +212,7 @@ for i, question in enumerate(run["questions"]):
 # ## More right, or right more often?
 #
 # **pass@k** is the chance that one of $k$ answers is right. From $n$ answers of which $c$
-# are right, count the draws of $k$ that miss:
+# are right, count the draws of $k$ that miss, among all $\binom{n}{k}$ ways to draw:
 #
 # $$\text{pass@}k = 1 - \binom{n - c}{k} \Big/ \binom{n}{k}.$$
 #
@@ -660,7 +660,7 @@ setup(seed=0)
 # ## 18.1 pass@k without bias
 #
 # *A few lines, 8 minutes.* Each of $P$ problems got $n$ answers; `correct` [P], an integer
-# array, says how many of them were right, from 0 to $n$. Return, as one float, the mean
+# array, says how many of them were right: $c$, from 0 to $n$. Return, as one float, the mean
 # over the problems of
 #
 # $$1 - \binom{n - c}{k} \Big/ \binom{n}{k}, \qquad \binom{a}{k} = 0 \text{ where } a < k,$$
