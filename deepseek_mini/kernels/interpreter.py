@@ -47,8 +47,11 @@ _TF32_MASK = np.uint32(0xFFFF_E000)  # sign, 8 bits of exponent, 10 of mantissa
 _installed = False
 
 
-def install() -> None:
+def install(compiled: bool = False) -> None:
     """Mend the interpreter of this process. A second call does nothing.
+
+    compiled: whether Triton's own functions may be compiled ones, because the caller
+        sees to it that they are interpreted all the same (lesson/interpreting.py).
 
     Raises:
         RuntimeError: this version of Triton has not been tested, or it was imported
@@ -64,7 +67,7 @@ def install() -> None:
             f"mended here for {' and '.join(SUPPORTED)} alone: install one of them, or "
             "compile kernels on a GPU, without TRITON_INTERPRET"
         )
-    if isinstance(tl.cdiv, triton.runtime.JITFunction):
+    if isinstance(tl.cdiv, triton.runtime.JITFunction) and not compiled:
         raise RuntimeError(
             "Triton was imported before TRITON_INTERPRET was set: set it to 1 before "
             "Python starts"
