@@ -11,14 +11,18 @@ from pathlib import Path
 
 
 def interleaved(a: Callable, b: Callable, rounds: int) -> tuple[list, list]:
-    """Seconds of `a` and of `b`, in turn, after one round that is not counted."""
+    """Seconds of `a` and of `b`, in turn, after one round that is not counted.
+
+    These are the processor's seconds for this process: on one thread those of a clock
+    on the wall, less the turns that other programs took.
+    """
     a(), b()
     times = ([], [])
     for _ in range(rounds):
         for run, seconds in zip((a, b), times):
-            start = time.perf_counter()
+            start = time.process_time()
             run()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
     return times
 
 

@@ -108,7 +108,9 @@ class MLA(nn.Module):
         q = torch.einsum("bthn,hnc->bthc", q_nope, w_k)  # [B, T, H, C]
         q = torch.cat((q, q_pe), dim=-1)
         k = torch.cat((latent, k_pe), dim=-1)[:, :, None]  # one head for all
-        out = ops.attention(q, k, latent[:, :, None], self.scale, mask)
+        # The values are the latents, the first C channels of k. Flash kernels want
+        # values as wide as keys: they get k, and the last r channels are dropped.
+        out = ops.attention(q, k, k, self.scale, mask)[..., : self.latent_dim]
         return torch.einsum("bthc,hvc->bthv", out, w_v)
 
     def _absorb(self, x: Tensor, latent: Tensor) -> bool:

@@ -101,6 +101,9 @@ def attention(
     is_causal = mask is None and 1 < n_queries == n_keys
     if mask is None and 1 < n_queries < n_keys:
         mask = causal_mask(n_queries, n_keys, q.device)[None]
+    width = v.shape[-1]
+    if width < q.shape[-1]:  # flash kernels want values as wide as keys: add zeros
+        v = F.pad(v, (0, q.shape[-1] - width))
     shape = (*q.shape[:3], v.shape[-1])
     if n_queries == 1:  # one token: a group's heads are as many queries of one head
         q = q.reshape(q.shape[0], k.shape[2], -1, q.shape[3])  # [B, G, H / G, d]
@@ -115,7 +118,8 @@ def attention(
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[2],
     )
-    return (out if n_queries == 1 else out.transpose(1, 2)).reshape(shape)
+    out = (out if n_queries == 1 else out.transpose(1, 2)).reshape(shape)
+    return out[..., :width]
 
 
 def naive_attention(
