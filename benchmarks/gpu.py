@@ -29,11 +29,12 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from judging import describe, judge, print_goals, print_machine, wrong
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 RECORDED = ROOT / "deepseek_mini" / "lesson" / "recorded"
 MINUTES = 9.5  # what has not begun by then is left out
-RATES = {"copy": "TB/s", "bf16": "TFLOP/s", "fp8": "TFLOP/s"}
 
 
 def main() -> int:
@@ -43,13 +44,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     parser.add_argument("--record", action="store_true", help="show it in the lessons")
     parser.add_argument("--process", help=argparse.SUPPRESS)  # what one process does
+    parser.add_argument("--rates", default="{}", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.record and args.dry_run:
         parser.error("a dry run measures nothing that could be recorded")
     os.environ["TRITON_INTERPRET"] = "1" if args.dry_run else "0"
     sys.path.insert(0, str(ROOT))
     if args.process:
-        measured = one_process(args.process, args.dry_run)
+        rates = json.loads(args.rates)
+        measured = one_process(args.process, args.dry_run, rates)
         print(f"\n{MARK}{json.dumps(measured)}")
         return 0
     report = {"dry run": True} if args.dry_run else {}
@@ -60,7 +63,7 @@ def main() -> int:
     for name in args.only or kernel_names():
         late = time.perf_counter() > START + 60 * MINUTES
         skipped = {"failed": f"not begun after {MINUTES} minutes"}
-        done = skipped if late else in_a_process(name, args.dry_run)
+        done = skipped if late else in_a_process(name, args.dry_run, report["rates"])
         report["kernels"][name] = done
         for case in done.get("cases", []):
             judge(case, report["rates"])
@@ -90,9 +93,10 @@ def kernel_names() -> list[str]:
     return [module.name for module in pkgutil.iter_modules([str(folder)])]
 
 
-def in_a_process(what: str, dry_run: bool) -> dict:
+def in_a_process(what: str, dry_run: bool, rates: dict | None = None) -> dict:
     """What `one_process` gives in a process of its own; {"failed": why} if it dies."""
     line = [sys.executable, str(Path(__file__)), "--process", what]
+    line += ["--rates", json.dumps(rates or {})]
     left = max(30, START + 60 * MINUTES - time.perf_counter())
     try:
         done = subprocess.run(
@@ -107,8 +111,10 @@ def in_a_process(what: str, dry_run: bool) -> dict:
     return json.loads(found[1])
 
 
-def one_process(what: str, dry_run: bool) -> dict:
-    """The machine and its rates, or the cases of one kernel."""
+def one_process(what: str, dry_run: bool, known: dict) -> dict:
+    """The machine and its rates, or the cases of one kernel, and a profile if it has
+    one, whose floors are at the `known` rates.
+    """
     import torch
 
     if not dry_run and not torch.cuda.is_available():
@@ -120,8 +126,17 @@ def one_process(what: str, dry_run: bool) -> dict:
     torch.manual_seed(0)
     if what == "machine":
         return machine(device) | {"rates": rates(device, timer)}
-    cases = import_module(f"deepseek_mini.kernels.cases.{what}").cases(device, dry_run)
-    return {"cases": [measure(case, timer, dry_run) for case in cases]}
+    module = import_module(f"deepseek_mini.kernels.cases.{what}")
+    cases = module.cases(device, dry_run)
+    measured = {"cases": [measure(case, timer, dry_run) for case in cases]}
+    if hasattr(module, "profiles"):
+        del cases  # and the weights that they hold
+        torch.cuda.empty_cache()
+        try:
+            measured["profile"] = module.profiles(device, dry_run, known)
+        except Exception as error:
+            measured["profile"] = f"none: {reason(error)}"
+    return measured
 
 
 def once(run: Callable) -> float:
@@ -214,58 +229,12 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:300]}"
 
 
-# --- what is made of it -----------------------------------------------------------
-
-
-def judge(case: dict, rates: dict) -> None:
-    """Add to a case its rates, its floor, and what became of its goals."""
-    if "ms" not in case:
-        return
-    ms, flops = case["ms"], case["flops"]
-    case["TB/s"] = case["moved"] / ms / 1e9
-    case["TFLOP/s"] = flops / ms / 1e9
-    for goal in case["goals"]:
-        goal["measured"] = ratio(case, goal["against"], rates)
-        known = goal["measured"] is not None
-        goal["reached"] = goal["measured"] >= goal["at_least"] if known else None
-
-
-def ratio(case: dict, against: str, rates: dict) -> float | None:
-    """What a goal compares; None where it could not be measured."""
-    if against == "TFLOP/s":
-        return case["TFLOP/s"]
-    if against in RATES:
-        ours = case["TB/s" if against == "copy" else "TFLOP/s"]
-        return ours / rates[against] if rates[against] else None
-    peer = case["peers"].get(against, {})
-    return peer["ms"] / case["ms"] if "ms" in peer else None
-
-
-def wrong(report: dict) -> bool:
-    """Whether a kernel failed, or an error is over its bound."""
-    for kernel in report["kernels"].values():
-        if "failed" in kernel or any(not right(case) for case in kernel["cases"]):
-            return True
-    return False
-
-
-def right(case: dict) -> bool:
-    return "failed" not in case and case["error"] <= case["bound"]
+# --- what is kept of it -----------------------------------------------------------
 
 
 def file_name(report: dict) -> str:
     gpu = re.sub(r"[^a-z0-9]+", "-", report["gpu"].lower().replace("nvidia", ""))
     return f"{gpu.strip('-')}-{report['date']}.json"
-
-
-def print_machine(report: dict) -> None:
-    print(f"{report['gpu']}, torch {report['torch']}, Triton {report['triton']}")
-    if report.get("dry run"):
-        print("A dry run: interpreted at tiny sizes, and no time below means anything.")
-    for name, unit in RATES.items():
-        rate = report["rates"][name]
-        told = "unknown" if rate is None else f"{rate:.3g} {unit}"
-        print(f"  {name:<6} {told}")
 
 
 def record(name: str, report: dict, text: str) -> None:
@@ -274,40 +243,6 @@ def record(name: str, report: dict, text: str) -> None:
     shown = {"hardware": report["gpu"], "date": report["date"], "text": text}
     path = RECORDED / f"{name}.json"
     path.write_text(json.dumps(shown, indent=1) + "\n", encoding="utf-8")
-
-
-def describe(name: str, kernel: dict) -> str:
-    """A kernel's cases for a person."""
-    lines = [f"{name}: {kernel['failed']}" if "failed" in kernel else name]
-    for case in kernel.get("cases", []):
-        lines.append(f"  {case['name']}")
-        if "failed" in case:
-            lines.append(f"    FAILED: {case['failed']}")
-            continue
-        verdict = "ok" if right(case) else "WRONG"
-        lines.append(f"    error {case['error']:.1e} of {case['bound']:.1e}: {verdict}")
-        speed = f"    {case['ms']:.3f} ms, {case['TB/s']:.2f} TB/s"
-        lines.append(speed + f", {case['TFLOP/s']:.0f} TFLOP/s" * bool(case["flops"]))
-        for peer, row in case["peers"].items():
-            told = row.get("absent") or f"{row['ms'] / case['ms']:.2f} times as long"
-            if row.get("error", 0) > case["bound"]:
-                told += f", with an error of {row['error']:.1e}"
-            lines.append(f"      {peer:<24} {told}")
-    return "\n".join(lines)
-
-
-def print_goals(report: dict) -> None:
-    """PERFORMANCE's goals, in one table."""
-    print(f"\n{'goal':<66} {'at least':>8} {'measured':>9}")
-    for kernel in report["kernels"].values():
-        for case in kernel.get("cases", []):
-            for goal in case["goals"]:
-                label = f"{case['name'][:48]}: {goal['against']}"
-                got = goal.get("measured")
-                told = "unknown" if got is None else f"{got:.2f}"
-                mark = {True: "reached", False: "not reached"}.get(goal.get("reached"))
-                mark = "dry run" if report.get("dry run") else mark or ""
-                print(f"{label:<66} {goal['at_least']:>8.2f} {told:>9} {mark}")
 
 
 if __name__ == "__main__":

@@ -108,12 +108,12 @@ ladder(
 # | 06 | [Pretraining](06_pretraining.ipynb) | schedules, batch and learning rate, a scaling law with its uncertainty | 50 |
 # | 07 | [Coder](07_coder_fim.ipynb) | repositories in order of their imports, fill-in-the-middle, infilling | 45 |
 # | 08 | [MoE](08_moe.ipynb) | a gate, fine-grained and shared experts, a balance loss, the grouped path and its kernels | 65 |
-# | 09 | [MLA](09_mla.ipynb) | latent attention: compress, expand, absorb; why RoPE must be decoupled | 50 |
+# | 09 | [MLA](09_mla.ipynb) | latent attention: compress, expand, absorb; why RoPE must be decoupled | 60 |
 # | 10 | [DeepSeek-V2](10_deepseek_v2.ipynb) | the whole model: device-limited routing, three balance losses, YaRN | 50 |
 # | 11 | [Bias balancing](11_bias_balancing.ipynb) | V3's gate, and balance without a gradient | 40 |
 # | 12 | [Multi-token prediction](12_multi_token_prediction.ipynb) | an MTP module, and exact speculative decoding with it | 45 |
 # | 13 | [FP8](13_fp8.ipynb) | eight-bit floats from their bits, scales for tiles, a linear layer that trains in them | 60 |
-# | 14 | [DeepSeek-V3](14_deepseek_v3.ipynb) | all of it on a page, equal to transformers layer by layer; a small one trained, resumed and drafting | 50 |
+# | 14 | [DeepSeek-V3](14_deepseek_v3.ipynb) | all of it on a page, equal to transformers layer by layer; a small one trained, resumed and drafting | 60 |
 # | 15 | [SFT and chat](15_sft_and_chat.ipynb) | chat templates, the loss on answers only, packed rows, a small chat model | 40 |
 # | 16 | [ESFT](16_esft.ipynb) | relevance scores, experts of which only the chosen are trained, beside full fine-tuning and LoRA | 35 |
 # | 17 | [GRPO](17_grpo.ipynb) | a policy gradient from a three-armed bandit to the whole objective; a model that learns to sort from right or wrong | 45 |

@@ -9,7 +9,7 @@
 #   then never expand; see RoPE break it, and mend it; prove the module equal to
 #   `transformers`' DeepSeek-V3; and find out when it is faster and when slower.
 # - **You need** lesson 03 (RoPE) and lesson 04 (attention and its cache).
-# - **Time**: about 50 minutes, and an hour and a quarter for the exercises.
+# - **Time**: about 60 minutes, and an hour and a quarter for the exercises.
 # - **Papers**: DeepSeek-V2 §2.1, appendices C and D; DeepSeek-V3 §2.1.1.
 
 # %%
@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from matplotlib.patches import Rectangle
 
 import deepseek_mini as dm
 from deepseek_mini.config import GQA, MLA, Config, Rope, SwiGLU, Yarn
@@ -1053,7 +1054,9 @@ assert crossing == 168 and round(one[0] / one[1]) == 119
 # That is the choice that `_absorb` makes: expand to train and to read a prompt, absorb to
 # write. It is why the two paths must agree, and why a wrong scale in one of them hides.
 # PyTorch's own counter agrees with the formula, and so do the outputs over a growing
-# context, at V2-Lite's real width:
+# context, at V2-Lite's real width. (The module hands the joined latent and RoPE key to
+# PyTorch's fused attention as value too, and drops $r = 64$ of the 576 channels after:
+# so PyTorch counts 64 products more for each key and head, beside $2C + r = 1{,}088$.)
 
 # %%
 from torch.utils.flop_counter import FlopCounterMode
@@ -1080,6 +1083,7 @@ for S in (64, 256, 1024):
     rungs += [(f"{S:5,} tokens: absorbed = naive", *made.values(), 1e-5)]
 ladder("A decode step at V2-Lite's width", rungs)
 naive, absorb = multiply_adds(1, 1024)  # V2-Lite's heads are those of V2
+absorb += 1024 * r  # the module's values are its keys, r channels wider
 print("PyTorch counts the same difference:", end=" ")
 print(counted["naive"] - counted["absorbed"] == 2 * 16 * (naive - absorb))
 assert counted["naive"] - counted["absorbed"] == 2 * 16 * (naive - absorb)
@@ -1100,14 +1104,219 @@ for path in ("naive", "absorbed"):
     print(f"{path:9}{1000 * min(took):8.2f} ms")
 
 # %% [markdown]
-# ## On a GPU
+# ## At full size: a kernel that fetches a latent once
 #
-# At 242 operations per byte an MLA decode kernel has to keep both the memory and the
-# arithmetic units of an H100 busy at once.
+# A **kernel** is one function that a GPU runs many times at once; each run is a
+# **program**. Ours is written in Triton, a Python dialect for kernels (lesson 20 starts
+# from zero). PyTorch's plain operations would write all scores to memory and fetch them
+# again. This kernel keeps them on the chip, and uses each latent that it has fetched
+# twice, as key and as value:
+
+# %%
+show("kernels.mla_decode._tile", "kernels.mla_decode.TILES")
+show("kernels.mla_decode.decode_kernel", docstrings=False)
+
+# %% [markdown]
+# Line by line:
+#
+# - **A program's tile**: `BLOCK_H` = 64 queries of one text. A query is one head of one of
+#   the $T$ new tokens (`rows`), so V3's 128 heads are two tiles. `program_id` says which
+#   tile, which part of the context (`split`) and which text (`b`). The queries are loaded
+#   once: `q_c`, already carried through $W^\top$, and `q_r`, the channels with RoPE.
+# - **The loop** takes `BLOCK_N` = 64 cached tokens at a time: `c` with 512 channels and `k`
+#   with 64. `scores` is `q_r` times `k`, plus `q_c` times `c`: the two dot products of
+#   decoupled RoPE. Then `acc` gets the weights times **the same** `c`.
+# - **Running softmax.** The largest score is not known before the last key. So `top` is the
+#   largest so far, `total` the sum of exponentials relative to it, `acc` the weighted sum;
+#   when `top` rises, both are multiplied by `shrink`. `exp2` is what the hardware has, so
+#   `scale_log2` is the softmax's scale divided by $\ln 2$.
+# - **Masks.** `inside`: what the cache holds behind a text's last token may be anything, and
+#   $0 \cdot \mathrm{NaN}$ is NaN, so `tl.load` gives 0 there. `seen`: of several new tokens
+#   each sees one key more than the one before it. `level` is there because
+#   $-\infty - (-\infty)$ is NaN, in a tile that has not seen a key yet.
+# - **Types.** `tl.dot` multiplies bfloat16 on the *tensor cores*, the GPU's units for matrix
+#   products, and adds in float32. `top`, `total` and `acc` are float32; the weights `p` are
+#   rounded to bfloat16, because the second product wants it.
+# - **The end.** `acc` is divided by `total`, rounded and stored, and with it `lse`, the
+#   logarithm of the sum of exponentials, which is needed below.
+# - **Paged or not.** With `PAGE` the cache lies in pieces anywhere in memory and `table`
+#   says where. Servers do that, since texts grow.
+# - **`APART`** is for the compiler alone. Its branches are always taken; without them
+#   Triton 3.9 makes both halves of the program compute the same scores, which
+#   `tests/test_mla_compiles.py` counts in the machine code: 76 tensor-core instructions a
+#   block in place of 40.
+#
+# **Why 64 heads and 8 warps?** (A *warp* is 32 threads; 4 are a warp group. An SM is one
+# of the H100's 132 multiprocessors.) The fast instruction of an H100 (HGMMA) takes a warp
+# group and 64 rows, no fewer. A tile of 16 heads compiles to the older HMMA instead, and
+# each latent must be fetched for 8 tiles, not 2. More than 64 do not fit:
+
+# %%
+BLOCK_H, BLOCK_N, threads = 64, 64, 8 * 32
+accumulator = BLOCK_H * C  # float32 numbers, one register each
+print(f"`acc`: {accumulator:,} of an SM's 65,536 registers,", end=" ")
+print(f"{accumulator // threads} of a thread's 255")
+in_shared = {
+    "queries": BLOCK_H * (C + r) * 2,
+    "two blocks of keys": 2 * BLOCK_N * (C + r) * 2,  # one in use, one on its way
+    "weights": BLOCK_H * BLOCK_N * 2,
+}
+print("shared memory:", ", ".join(f"{k} {n // 1024} KB" for k, n in in_shared.items()))
+needed = sum(in_shared.values()) / 1024
+print(f"together {needed:.0f} KB of the 227 that a program can have")
+instructions = (C + r) // 16 + BLOCK_N // 16  # each takes 16 channels, or 16 keys
+print(f"tensor-core instructions a block: {instructions}")
+assert (accumulator, needed, instructions) == (32_768, 224, 40)
+
+# %% [markdown]
+# The compiler agrees: for an H100 (`python -m tools.compile_gate mla_decode --arch 90`,
+# no GPU needed) it reports 224 KB, 255 registers a thread, 40 HGMMA, and with Triton 3.9
+# 56 bytes a thread that did not fit into registers. The tests keep it so.
+#
+# ### Parts of a context
+#
+# One text is two tiles, and so two programs: 130 of 132 SMs would idle. So the context is
+# cut into parts. A part knows nothing of the others. It returns the mean $o_i$ of *its*
+# values, and $\ell_i$ (`lse`), the logarithm of the sum that it divided by. Enough:
+#
+# $$\ell = \log \sum_i e^{\ell_i}, \qquad o = \sum_i e^{\ell_i - \ell}\, o_i.$$
+#
+# By hand: three keys have the exponentials $1, 3, 4$ and the values $0, 4, 8$. All
+# together: $(1 \cdot 0 + 3 \cdot 4 + 4 \cdot 8) / 8 = 5.5$. The first two alone have the
+# sum 4 and the mean 3, the third has the sum 4 and the mean 8, and
+# $\tfrac48 \cdot 3 + \tfrac48 \cdot 8 = 5.5$. In NumPy, on latents as above:
+
+# %%
+def one_part(q, c, scale):
+    """Mean of the latents c [S, C] by their weights, and log of the weights' sum."""
+    if len(c) == 0:
+        return np.zeros_like(q), np.full(len(q), -np.inf)
+    scores = q @ c.T * scale  # [H, S]
+    top = scores.max(-1, keepdims=True)  # [H, 1]
+    weights = np.exp(scores - top)  # [H, S]
+    total = weights.sum(-1)  # [H]
+    return weights @ c / total[:, None], top[:, 0] + np.log(total)  # [H, C], [H]
+
+
+def combined(parts):
+    out, lse = (np.stack(x) for x in zip(*parts))  # [parts, H, C], [parts, H]
+    share = np.exp(lse - np.logaddexp.reduce(lse))  # [parts, H]
+    return (share[..., None] * out).sum(0)  # [H, C]
+
+
+by_hand = [(np.array([[3.0]]), np.log([4.0])), (np.array([[8.0]]), np.log([4.0]))]
+queries = rng.normal(size=(8, 6))  # [H, C]
+latents = rng.normal(size=(40, 6))  # [S, C]
+whole, _ = one_part(queries, latents, 0.5)  # [H, C]
+halves = [one_part(queries, half, 0.5) for half in np.split(latents, 2)]
+uneven = [one_part(queries, x, 0.5) for x in np.split(latents, [7, 7, 33])]
+print("by hand:", combined(by_hand)[0, 0].round(6))
+print("two halves combined = the whole:", np.allclose(combined(halves), whole))
+print("7, 0, 26 and 7 keys combined:   ", np.allclose(combined(uneven), whole))
+assert np.allclose(combined(by_hand), 5.5) and np.allclose(combined(halves), whole)
+assert np.allclose(combined(uneven), whole)
+
+# %% [markdown]
+# The kernel that does this has a program for each query of each text. Parts behind a text's
+# end (`used`) are not read: their programs returned at once and wrote nothing.
+
+# %%
+show("kernels.splits.combine_kernel", docstrings=False)
+
+# %% [markdown]
+# The picture shows scores that are never stored: every rectangle is what one program walks
+# over, block by block of 64 keys (white lines). Hatched keys are masked. A longer text is
+# more programs, not longer ones, so nobody waits for the longest. How many parts is chosen
+# by the time that the programs take in waves of 132: 128 texts of V3 are 256 programs as
+# they are, and are not cut.
+
+# %%
+alt = """Scores as a plane, keys to the right and 128 heads downwards, for a text of
+1,000 keys and one of 400. Two tiles of heads times four parts of 256 keys are eight
+programs each; each part is cut into blocks of 64 keys. In the first text one program is
+dark, and an arrow through its four blocks shows the loop; the last 24 keys are masked.
+In the second the last two parts do not exist, and the second part ends early."""
+
+
+def draw_program(ax, head, first, length, dark):
+    end = min(first + 256, length)
+    if end <= first:
+        ax.add_patch(Rectangle((first, head), 256, 64, fc="none", ec="#999999", ls=":"))
+        return
+    color = PALETTE[0] if dark else "#D5E6F0" if first % 512 else "#B9D6E8"
+    ax.add_patch(Rectangle((first, head), end - first, 64, fc=color, ec="black"))
+    for block in range(first + 64, end, 64):
+        ax.plot([block] * 2, [head, head + 64], "w-", lw=1)
+    masked = {"fc": "none", "ec": "black", "hatch": "///"}
+    ax.add_patch(Rectangle((end, head), -end % 64, 64, **masked))
+
+
+with figure(alt, size=(10, 3.6)) as fig:
+    left, right = fig.subplots(1, 2, sharey=True)
+    for ax, length in ((left, 1000), (right, 400)):
+        for head in (0, 64):
+            for first in range(0, 1024, 256):
+                dark = (head, first, length) == (64, 256, 1000)
+                draw_program(ax, head, first, length, dark)
+        ax.set(xlim=(-8, 1032), ylim=(132, -4), xlabel="keys (cached tokens)")
+        ax.set(xticks=range(0, 1025, 256), yticks=(0, 64, 128))
+        ax.set_title(f"a text of {length:,} tokens", fontsize=10)
+        ax.grid(visible=False)
+    way = {"arrowstyle": "-|>", "color": "white", "lw": 2}
+    left.annotate("", xy=(500, 96), xytext=(268, 96), arrowprops=way)
+    left.text(384, 84, "one program", color="white", ha="center")
+    box, told = {"fc": "white", "ec": "none"}, "no keys:\nreturns at once"
+    right.text(768, 64, told, ha="center", va="center", bbox=box)
+    left.set_ylabel("heads")
+
+# %% [markdown]
+# ### Its floor
+#
+# The **floor** is the time that no kernel can beat: bytes over bandwidth, or operations
+# over their rate, whichever is longer. We assume 3.0 TB/s and 800 TFLOP/s in bfloat16 for
+# an H100, a little below its data sheet. Both are assumed, not measured. **Predict**: at
+# 128 texts of 8,192 tokens, does V3's attention wait for memory or for arithmetic?
+
+# %%
+def floor(texts, heads, context):
+    fetched = 2 * texts * context * (C + r)  # each latent once, in bfloat16
+    moved = fetched + 2 * texts * heads * (2 * C + r)  # queries in, results out
+    operations = 2 * texts * heads * context * (2 * C + r)
+    return moved, operations
+
+
+print("texts heads context      GB   TFLOP  memory us  arithmetic us  operations/byte")
+for shape in ((128, 128, 8192), (128, 16, 4096)):
+    moved, operations = floor(*shape)
+    times = moved / 3.0e12 * 1e6, operations / 800e12 * 1e6  # microseconds
+    print("{:5}{:6}{:8,}".format(*shape), end="")
+    print(f"{moved / 1e9:8.2f}{operations / 1e12:8.3f}{times[0]:11.0f}", end="")
+    print(f"{times[1]:15.0f}{operations / moved:17.0f}")
+    if shape[1] == 128:
+        assert 410 < times[0] < 416 and 360 < times[1] < 366
+print(f"the processor: {800 / 3.0:.0f} operations in the time of a byte")
+
+# %% [markdown]
+# Nearly both. (It is 235 operations a byte and not 242, because queries and results count
+# too.) With 128 heads the two limits are a seventh apart, so a kernel near its floor
+# must keep memory *and* tensor cores busy all the time; one figure alone, TB/s or TFLOP/s,
+# says little. When eight GPUs share the heads, 16 on each, memory alone counts, and every
+# one of the eight fetches the whole cache.
+#
+# Here the kernel runs on the CPU, through Triton's interpreter, at small sizes: against the
+# plain PyTorch version, with texts of uneven length in pages that lie anywhere.
+
+# %%
+from deepseek_mini.lesson import gpu_section, interpreted_section
+
+interpreted_section("mla_decode")
+
+# %% [markdown]
+# On a GPU the same cases run at full size, beside bmm, softmax and bmm, and beside a tile
+# of 16 heads. If there is none here, this cell shows the recorded run, or says that there
+# is none:
 
 # %% tags=["nbval-ignore-output"]
-from deepseek_mini.lesson import gpu_section
-
 gpu_section("mla_decode")
 
 # %% [markdown]
@@ -1117,6 +1326,9 @@ gpu_section("mla_decode")
 #   the same attention on random weights, cached in pieces or whole, with YaRN or without.
 # - Counted: bytes and operations. On a processor with 295 operations a byte they favour
 #   MLA; that an H100 reaches its limits is not shown here.
+# - Proved, at small sizes and by interpretation: the kernel computes what the plain version
+#   does. Known from its machine code: it uses the fast instruction. No kernel has run on a
+#   GPU yet, so its speed is not known.
 # - Measured: one CPU core, where GQA decodes faster than MLA at both widths.
 # - Measured: 0.27 million parameters and 128 bytes of context. MLA in V2's proportions
 #   learns less there than MHA, because its RoPE key is then too short; with a longer one it

@@ -11,7 +11,7 @@
 #   on code and English, kill it, resume it, and let it write with its own drafts; count
 #   the real one, its memory and its training.
 # - **You need** lesson 08 (experts), 09 (latent attention), 11 (the bias) and 12 (MTP).
-# - **Time**: about 50 minutes, and 75 for the exercises.
+# - **Time**: about 60 minutes, and 75 for the exercises.
 # - **Paper**: *DeepSeek-V3*, arXiv 2412.19437, §2, §4.2 and table 1.
 
 # %%
@@ -837,6 +837,174 @@ print(f"the MTP module, {work / N:.0%} more")
 assert 330 < compute / (hours * 3600) / 1e12 < 345
 
 # %% [markdown]
+# ### One layer by kernels
+#
+# V3 does not fit on one GPU, but one of its layers does: 23 GB in bfloat16. **Kernels** are
+# the functions that a GPU runs, many times at once; ours are written in Triton (lesson 20
+# starts from zero), each shown in the lesson that built its operation: the norm in 02, RoPE
+# in 03, attention in 04 and 09, the experts in 08, FP8 in 13. Together they are a layer:
+
+# %%
+show("kernels.decoder_layer.decoder_layer", docstrings=False)
+show("kernels.mla_layer.mla_layer", docstrings=False)
+
+# %% [markdown]
+# Line by line, beside the `block` of the page above:
+#
+# - **`branch` and `stream`.** A block adds to the residual stream twice, and each sum is
+#   normalised at once. `add_rmsnorm` does both in one pass over memory. So the layer's last
+#   sum is left to the next layer, whose first kernel it is: what goes from layer to layer
+#   are two tensors, what the experts found and the stream it is not yet added to.
+# - **`query_rope_`** turns the 64 RoPE channels of every head where they lie (the `_` says:
+#   in place); `latent_norm_rope` takes latent and RoPE key in one pass.
+# - **`before`** counts the tokens that each text has in the cache already. Texts are of
+#   uneven length, so each row's new tokens are written at a `place` of their own.
+# - **`absorb`** (lesson 09): to write a token, queries and results are carried through
+#   `wkv_b`, and `mla_decode` reads the latents as they lie; to read a prompt, `wkv_b`
+#   expands them, and `mla_prefill` attends as usual.
+# - **`moe_layer`**: gate, sort by expert, two products of all experts' tokens at once, the
+#   weighted sum. With `experts` given, these products are in FP8.
+# - Every other product with a matrix (`queries`, `wkv_a`, `wo`, the shared expert) is
+#   PyTorch's own: for one large matrix its library is hard to beat.
+#
+# Its **floor**, the time that no program can beat, is the larger of bytes over bandwidth
+# and operations over their rate. We assume an H100 of 3.0 TB/s and 800 TFLOP/s in bfloat16,
+# 1,600 in FP8, none of it measured here. Two jobs: **prefill** reads a prompt of 4,096
+# tokens; **decode** writes one token for each of 128 texts that have 4,096. A part's bytes
+# are what it reads and writes itself, so what one hands to the next counts twice.
+# *Projections* are the matrices of queries, latent, RoPE key and output; *expansion* is
+# `wkv_b`. **Predict**: which part takes longest in each job? And how much longer is prefill,
+# with 32 times as many tokens?
+
+# %%
+H, C, r, v = one.n_heads, one.kv_lora_rank, one.qk_rope_head_dim, one.v_head_dim
+n, E, K = one.qk_nope_head_dim, v3.moe.n_routed_experts, v3.moe.n_activated_experts
+
+
+def parts_of_layer(texts, new, context, expert_bytes=2):
+    """{part: (bytes, operations)}: of what each part itself reads and writes."""
+    N, decode, made = texts * new, new < context, {}
+
+    def product(rows, numbers, *widths):  # bytes and operations of a matrix
+        return 2 * (numbers + rows * sum(widths)), 2 * rows * numbers
+
+    query, expand = one.q_lora_rank * (D + H * (n + r)), C * H * (n + v)
+    ends = ((query, D, H * (n + r)), (D * (C + r), D, C + r), (H * v * D, H * v, D))
+    made["projections"] = np.sum([product(N, *end) for end in ends], axis=0)
+    keys, pairs = texts * context, N * (new + 1) / 2
+    if decode:  # queries and results through the expansion, latents as they lie
+        made["expansion"] = product(N, expand, H * (n + C), H * (C + v))
+        moved = 2 * (keys * (C + r) + N * H * (2 * C + r))
+        made["attention"] = moved, 2 * H * keys * (2 * C + r)
+    else:
+        made["expansion"] = product(N, expand, C, H * (n + v))
+        moved = 2 * N * (H * (n + r) + H * (n + v) + r + H * v)
+        made["attention"] = moved, 2 * H * pairs * (n + r + v)
+    busy = round(E * (1 - (1 - K / E) ** N))  # experts that are met
+    hidden = 2 * N * K * v3.moe.inter_dim  # bytes between the two products, written
+    moved = busy * expert * expert_bytes + expert_bytes * N * D + 2 * N * K * D
+    moved += hidden * (2 if expert_bytes == 2 else 2.5)  # and read, in FP8 once more
+    made["routed experts"] = moved, 2 * N * K * expert
+    made["shared expert"] = product(N, expert, 2 * D, 2 * v3.moe.inter_dim)
+    moved = 2 * N * (8 * D + 2 * (H * r + C + r) + D * (K + 2))  # norms, RoPE, sum
+    moved += (3 * N * D + 2.5 * hidden) * (expert_bytes == 1)  # rounding to FP8
+    gated = product(N, E * D, E, D)
+    made["norms, RoPE, gate, sum"] = moved + gated[0], gated[1]
+    return made
+
+
+# %%
+JOBS = {
+    "prefill: 1 text, 4,096 new": (1, 4096, 4096, 2),
+    "decode: 128 texts, 1 new each": (128, 1, 4096, 2),
+    "decode, experts in FP8": (128, 1, 4096, 1),
+}
+floors = {}  # job: {part: milliseconds}
+for job, shape in JOBS.items():
+    parts = parts_of_layer(*shape)
+    print(f"{job:32}{'GB':>7} {'TFLOP':>7} {'memory ms':>10} {'arithmetic':>11}")
+    for part, (moved, work) in parts.items():
+        rate = 1600e12 if "experts" in part and shape[3] == 1 else 800e12
+        times = moved / 3.0e12 * 1e3, work / rate * 1e3
+        floors.setdefault(job, {})[part] = max(times)
+        print(f"  {part:30}{moved / 1e9:7.2f} {work / 1e12:7.3f}", end="")
+        print(f" {times[0]:10.2f} {times[1]:11.2f}")
+    total = [sum(column) for column in zip(*parts.values())]
+    print(f"  {'sum':30}{total[0] / 1e9:7.2f} {total[1] / 1e12:7.3f}", end="")
+    print(f"   floors {sum(floors[job].values()):.2f} ms")
+totals = [sum(each.values()) for each in floors.values()]
+assert [round(x, 1) for x in totals] == [11.4, 7.8, 4.1]
+
+# %%
+alt = """Three bars of floors in milliseconds, stacked by part. Prefill 11.4:
+projections 1.7, attention 0.9, routed experts 7.8, the rest below half a millisecond
+each. Decode 7.8, of which routed experts 95%. With experts in FP8 4.1, of which 90%."""
+with figure(alt, size=(10, 3.2)) as fig:
+    ax = fig.subplots()
+    for row, each in enumerate(floors.values()):
+        at = 0
+        for place, (part, ms) in enumerate(each.items()):
+            color = PALETTE[place % len(PALETTE)]
+            ax.barh(row, ms, left=at, color=color, label=part if row == 0 else None)
+            if part == "routed experts":
+                told = f"routed experts {ms / totals[row]:.0%}"
+                ax.text(at + ms / 2, row, told, ha="center", va="center")
+            at += ms
+        ax.text(at + 0.1, row, f"{at:.1f} ms", va="center")
+    ax.set(yticks=range(len(floors)), yticklabels=floors, xlabel="floor (ms)")
+    ax.set(xlim=(0, 1.12 * max(totals)))
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.22), fontsize=9)
+
+# %% [markdown]
+# **Decode is the experts' weights**, 95% of the floor: 128 tokens meet 252 of 256 experts,
+# 4 tokens each, so 22 GB are fetched for work that takes a tenth of a millisecond. FP8
+# halves the bytes and nearly halves the floor. The cache, which lesson 09 began with, is a
+# fortieth here; that is what MLA did:
+
+# %%
+seen = 128 * 4096  # tokens in the caches of one layer
+wide, narrow = (seen * 2 * numbers for numbers in (H * (n + r + v), C + r))  # bytes
+met_experts = E * (1 - (1 - K / E) ** 128)
+share = floors["decode: 128 texts, 1 new each"]["routed experts"] / totals[1]
+print(f"128 tokens meet {met_experts:.0f} experts, {128 * K // E} tokens each")
+print(f"4,096 bring {4096 * K // E} to each")
+print(f"the caches, expanded: {wide / 1e9:.0f} GB, {wide / 3e9:.0f} ms to fetch")
+print(f"as latents {narrow / 1e9:.1f} GB, {narrow / 3e9:.1f} ms")
+print(f"experts' share of decode {share:.0%}", end="; ")
+print(f"prefill takes {totals[0] / totals[1]:.1f} times as long")
+print(f"58 such layers: {58 * totals[1]:.0f} ms a token", end=", ")
+print(f"{128 / 0.058 / totals[1]:.0f} tokens a second in all 128 texts")
+assert round(met_experts) == 252 and round(share, 2) == 0.95
+
+# %% [markdown]
+# **Prefill takes one and a half times as long** for 32 times as many tokens. Its experts
+# still wait for memory, with 128 tokens each; its projections and its attention wait for
+# arithmetic. (The parts run one after the other, so their floors add up. A program that
+# fetched one part's weights during another's arithmetic could come down to the larger of
+# the two sums.)
+#
+# So a GPU that holds whole layers mostly waits when it decodes. V3 is served another way:
+# the paper's unit for decoding has 320 GPUs, and each holds one expert of a layer, to which
+# the tokens of all of them come (§3.4.2).
+#
+# Here the layer runs on the CPU, through Triton's interpreter, at small sizes: prefill and
+# decode, texts of uneven length, experts in bfloat16 and FP8, beside the package's `Block`:
+
+# %%
+from deepseek_mini.lesson import gpu_section, interpreted_section
+
+interpreted_section("decoder_layer")
+
+# %% [markdown]
+# On a GPU it runs at this size, and each step's time is set beside its floor. If there is
+# no GPU here, the cell shows the recorded run, or says that there is none:
+
+# %% tags=["nbval-ignore-output"]
+gpu_section("decoder_layer")
+
+# %% [markdown]
 # ## What R1 shares with it
 #
 # **Predict**: which fields differ from V3 to R1?
@@ -864,7 +1032,9 @@ assert not dm.diff(v3, r1) and "attention" in names
 # - Measured: 500 steps, a million parameters, three seeds, equal tokens. The
 #   order of the family at this size need not be its order at 671 billion; these steps were
 #   made for cost at scale, and cost was not compared.
-# - Counted, not measured: memory, operations, training. No GPU was timed.
+# - Proved, at small sizes and by interpretation: a layer by kernels computes what the
+#   block does, cached or not. No kernel has run on a GPU yet, so its speed is not known.
+# - Counted, not measured: memory, operations, training, the floors of a layer.
 #
 # ## Exercises
 #

@@ -16,6 +16,7 @@ from tools.settings import ROOT
 GPU = ROOT / "benchmarks" / "gpu.py"
 spec = importlib.util.spec_from_file_location("benchmarks_gpu", GPU)
 gpu = importlib.util.module_from_spec(spec)
+sys.path.insert(0, str(GPU.parent))
 spec.loader.exec_module(gpu)
 
 
@@ -94,6 +95,14 @@ def test_goals_are_judged():
     ]
     reached = [goal["reached"] for goal in row["goals"]]
     assert reached == [True, True, None, True, None, False]
+
+
+def test_a_profile_is_shown_and_its_failure_fails_nothing():
+    row = case()
+    gpu.judge(row, RATES)
+    told = gpu.describe("layer", {"cases": [row], "profile": "step  ms\nall  2.0"})
+    assert told.splitlines()[-2:] == ["  step  ms", "  all  2.0"]
+    assert not gpu.wrong({"kernels": {"layer": {"cases": [row], "profile": "none: x"}}})
 
 
 def test_a_wrong_number_fails_the_run():

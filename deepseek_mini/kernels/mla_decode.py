@@ -7,7 +7,8 @@ all twice: as key and as value. That is 2 · H · (2C + r) operations for C + r 
 byte takes. Memory and tensor cores must both be kept busy.
 
 The context is cut into parts of `keys_per_split` keys, and a second kernel combines
-what the parts found: rows of uneven length become many pieces of even work.
+what the parts found (`splits.py`): rows of uneven length become many pieces of even
+work.
 """
 
 import torch
@@ -17,9 +18,14 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from deepseek_mini.kernels.launch import Tile, pick
-
-LN_2 = tl.constexpr(0.6931471805599453)
-NEVER = tl.constexpr(float("-inf"))
+from deepseek_mini.kernels.splits import (
+    LN_2,
+    NEVER,
+    choose_splits,
+    combine,
+    empty_parts,
+    n_sms,
+)
 
 
 def _tile(heads: int, keys: int, num_warps: int, num_stages: int, apart=False) -> Tile:
@@ -141,57 +147,6 @@ def decode_kernel(
     tl.store(lse + row, tl.where(some, (top + tl.log2(total)) * LN_2, NEVER), mask=real)
 
 
-@triton.jit
-def combine_kernel(
-    part_out,  # [B, splits, rows, C], float32
-    part_lse,  # [B, splits, rows]
-    lengths,
-    out,  # [B, rows, C]
-    lse,  # [B, rows]
-    n_splits,
-    keys_per_split,
-    C: tl.constexpr,
-):
-    """One row of `out`: the parts' results, weighed by what each part's keys weigh."""
-    row, b, n_rows = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(0)
-    length = tl.load(lengths + b)
-    used = tl.maximum((length + keys_per_split - 1) // keys_per_split, 1)
-    first = b * n_splits * n_rows + row
-    top = tl.load(part_lse + first)
-    for split in range(1, used):
-        top = tl.maximum(top, tl.load(part_lse + first + split * n_rows))
-    level = tl.where(top == NEVER, 0.0, top)
-
-    channel = tl.arange(0, C)
-    total = level * 0.0
-    acc = tl.zeros([C], tl.float32)
-    for split in range(used):
-        at = first + split * n_rows
-        weight = tl.exp2((tl.load(part_lse + at) - level) / LN_2)
-        acc += weight * tl.load(part_out + at * C + channel)
-        total += weight
-    some = total > 0.0
-    total = tl.where(some, total, 1.0)
-    at = b * n_rows + row
-    tl.store(out + at * C + channel, (acc / total).to(out.dtype.element_ty))
-    tl.store(lse + at, tl.where(some, level + tl.log2(total) * LN_2, NEVER))
-
-
-def choose_splits(n_tiles: int, n_keys: int, block_n: int, n_sms: int) -> int:
-    """Into how many parts to cut a context of `n_keys`, for `n_tiles` tiles of heads.
-
-    An SM holds one tile. The time is that of the waves of programs, each as long as its
-    blocks of keys and about four more for loading queries and storing results.
-    """
-    blocks = triton.cdiv(n_keys, block_n)
-
-    def time(splits: int) -> int:
-        waves = triton.cdiv(n_tiles * splits, n_sms)
-        return waves * (triton.cdiv(blocks, splits) + 4)
-
-    return min(range(1, min(blocks, 64) + 1), key=time, default=1)
-
-
 def mla_decode(
     q_latent: Float[Tensor, "B T H C"],
     q_pe: Float[Tensor, "B T H r"],
@@ -241,26 +196,17 @@ def mla_decode(
     block_n = tile["BLOCK_N"]
     paged = block_table is not None
     if paged and page % block_n:
-        raise ValueError(
-            f"a page holds {page} tokens, but it must be a multiple of the tile's "
-            f"{block_n} keys"
-        )
+        raise ValueError(f"a page holds {page} tokens, but no multiple of {block_n}")
 
     n_keys = page * block_table.shape[1] if paged else page
     n_tiles = triton.cdiv(rows, tile["BLOCK_H"])
     if splits is None:
-        splits = choose_splits(B * n_tiles, n_keys, block_n, _n_sms(q_latent))
+        splits = choose_splits(B * n_tiles, n_keys, block_n, n_sms(q_latent))
     blocks = triton.cdiv(triton.cdiv(n_keys, splits), block_n)
     keys_per_split = max(blocks, 1) * block_n
     out = torch.empty_like(q_latent, memory_format=torch.contiguous_format)
     lse = torch.empty(B, T, H, dtype=torch.float32, device=out.device)
-    parts = out, lse
-    if splits > 1:
-        parts = (
-            torch.empty(B, splits, rows, width, dtype=torch.float32, device=out.device)
-            for width in (C, 1)
-        )
-        parts = tuple(parts)
+    parts = (out, lse) if splits == 1 else empty_parts(out, splits)
     table = block_table if paged else lengths
     decode_kernel[(n_tiles, splits, B)](
         q_latent.contiguous(), q_pe.contiguous(), latent, k_pe, lengths, table, *parts,
@@ -269,17 +215,8 @@ def mla_decode(
         **tile,
     )  # fmt: skip
     if splits > 1:
-        combine_kernel[(rows, B)](
-            *parts, lengths, out, lse, splits, keys_per_split, C=C, num_warps=4
-        )
+        combine(*parts, lengths, keys_per_split, out, lse)
     return out, lse
-
-
-def _n_sms(x: Tensor) -> int:
-    """How many programs run at a time; interpreted, one."""
-    if x.device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
 def reference(
@@ -302,8 +239,7 @@ def reference(
     visible = lengths[:, None] - T + 1 + torch.arange(T, device=lengths.device)
     seen = (key < visible[..., None])[:, :, None]  # [B, T, 1, S]
 
-    dtype = q_latent.dtype
-    wide = dtype if dtype == torch.float64 else torch.float32
+    wide = torch.promote_types(dtype := q_latent.dtype, torch.float32)
     q, q_pe = q_latent.to(wide), q_pe.to(wide)
     latent, k_pe = latent.to(wide).where(inside, 0), k_pe.to(wide).where(inside, 0)
     scores = torch.einsum("bthc,bsc->bths", q, latent)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from deepseek_mini.kernels.mla_decode import mla_decode
 from deepseek_mini.kernels.mla_prefill import mla_prefill
+from deepseek_mini.kernels.rope import latent_norm_rope, query_rope_
 from deepseek_mini.model.mla import MLA
-from deepseek_mini.model.rope import apply_rope
 
 
 @torch.no_grad()
@@ -26,21 +26,26 @@ def mla_layer(
 
     `before[b]` tokens of row b are in its cache, `latent[b]` and `k_pe[b]`, which has
     room for T more (not checked: it would wait for the GPU); the table's rows are the
-    new tokens' positions. `absorb` says how: True attends to the latents as they lie,
-    for a few new tokens; False expands all S of them first, so hand over a cache
-    without much room to spare.
-    """
-    T = x.shape[1]
-    q = attn.queries(x).unflatten(-1, (attn.n_heads, -1))  # [B, T, H, n + r]
-    q_nope, q_pe = q.split((attn.nope_dim, attn.rope_dim), -1)
-    q_pe = apply_rope(q_pe, cos, sin, attn.layout)
-    new, new_pe = attn.wkv_a(x).split((attn.latent_dim, attn.rope_dim), -1)
-    new_pe = apply_rope(new_pe[:, :, None], cos, sin, attn.layout)[:, :, 0]
+    new tokens' positions, in float32. `absorb` says how: True attends to the latents as
+    they lie, for a few new tokens; False expands all S of them first, so hand over a
+    cache without much room to spare.
 
+    Raises:
+        ValueError: pairs of RoPE are not neighbours, or as the kernels do.
+    """
+    if attn.layout != "interleaved":
+        raise ValueError(
+            f"the layout of RoPE is {attn.layout!r}, but the kernels turn 'interleaved'"
+        )
+    T, norm = x.shape[1], attn.kv_norm
+    q = attn.queries(x).unflatten(-1, (attn.n_heads, -1))  # [B, T, H, n + r]
+    q_nope, q_pe = query_rope_(q, cos, sin).split((attn.nope_dim, attn.rope_dim), -1)
+    new = latent_norm_rope(attn.wkv_a(x), norm.weight, cos, sin, norm.eps)
     place = before[:, None] + torch.arange(T, device=x.device)  # [B, T]
     row = torch.arange(len(before), device=x.device)[:, None]
-    latent[row, place] = attn.kv_norm(new)
-    k_pe[row, place] = new_pe
+    latent[row, place], k_pe[row, place] = new.split(
+        (attn.latent_dim, attn.rope_dim), -1
+    )
     lengths = before + T
 
     widths = attn.nope_dim, attn.v_dim

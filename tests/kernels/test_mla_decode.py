@@ -7,7 +7,8 @@ import torch
 
 from deepseek_mini.kernels.case import difference
 from deepseek_mini.kernels.cases.mla_decode import PEER, cases
-from deepseek_mini.kernels.mla_decode import TILES, choose_splits, mla_decode, reference
+from deepseek_mini.kernels.mla_decode import TILES, mla_decode, reference
+from deepseek_mini.kernels.splits import choose_splits, combine
 
 UNIT = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 SMALL = {"BLOCK_H": 16, "BLOCK_N": 32, "APART": False, "num_warps": 4, "num_stages": 1}
@@ -89,6 +90,28 @@ def test_every_number_of_splits_says_the_same():
     given = inputs([64, 17], 2, 3, torch.float32)
     outs = [mla_decode(*given, splits=n, tile=SMALL)[0] for n in (1, 2, 9)]
     assert all(difference(out, outs[0]) < 1e-6 for out in outs)
+
+
+@pytest.mark.parametrize("dtype", UNIT, ids=str)
+def test_parts_are_combined_beside_float64(dtype):
+    """Parts behind a row's length are NaN, and an empty part weighs nothing."""
+    part_out, part_lse = torch.randn(4, 3, 10, 16), 5 * torch.randn(4, 3, 10)
+    lengths = torch.tensor([96, 33, 0, 64], dtype=torch.int32)
+    used = [3, 2, 1, 2]
+    part_out[2], part_lse[2] = 0, -torch.inf  # what the kernel finds among no keys
+    part_lse[3, 0] = -torch.inf
+    for b, n in enumerate(used):
+        part_out[b, n:], part_lse[b, n:] = torch.nan, torch.nan
+    out, lse = torch.empty(4, 2, 5, 16, dtype=dtype), torch.empty(4, 2, 5)
+    combine(part_out, part_lse, lengths, 32, out, lse)
+    for b, n in enumerate(used):
+        logs = part_lse[b, :n].double()
+        weights = logs.softmax(0).nan_to_num(0)
+        wanted = (weights[..., None] * part_out[b, :n].double()).sum(0)
+        assert torch.equal(lse[b].flatten().isneginf(), logs.logsumexp(0).isneginf())
+        assert difference(lse[b].flatten(), logs.logsumexp(0).float()) < 1e-6
+        bound = UNIT[dtype] * wanted.abs() * 1.01 + 1e-5  # exp2 of up to 20, float32
+        assert ((out[b].flatten(0, 1) - wanted).abs() <= bound).all()
 
 
 def test_a_cache_without_room_or_keys():

@@ -9,11 +9,12 @@ from deepseek_mini.kernels.mla_decode import (
     TILES,
     TILES_FEW,
     _tile,
-    combine_kernel,
     decode_kernel,
     mla_decode,
     reference,
 )
+from deepseek_mini.kernels.splits import TILES as COMBINE_TILES
+from deepseek_mini.kernels.splits import combine_kernel
 
 PEER = _tile(16, 64, 4, 2)  # what public Triton kernels take for 128 heads too
 
@@ -49,7 +50,7 @@ GATES = [
             "part_out": "*fp32", "part_lse": "*fp32", "lengths": "*i32", "out": "*bf16",
             "lse": "*fp32", "n_splits": "i32", "keys_per_split": "i32:16",
         },
-        {80: {"num_warps": 4}},
+        COMBINE_TILES,
         {"C": 512},
     ),
 ]  # fmt: skip
