@@ -10,8 +10,10 @@ import pytest
 from deepseek_mini.posttraining import lean
 from deepseek_mini.posttraining.lean import Hole, judge
 from deepseek_mini.posttraining.proofs import STEPS, lean_term, open_holes
+from deepseek_mini.posttraining.subgoals import first_cut
 from deepseek_mini.posttraining.theorems import (
     LETTERS,
+    Theorem,
     canonical,
     prove,
     text,
@@ -77,6 +79,7 @@ CHEATS = [
     "native_decide", "fun h => h.1.elim!", "fun h => ?x", "instance : False := sorry",
     "fun h => by\n  exact h", "attribute [simp] h", "initialize x", "IO.Process.exit",
     "run_cmd x", "elab x : term => h", "fun h => unsafeCast h", "ofReduceBool",
+    f"{RIGHT} axiom cheat (p : Prop) : p",
 ]  # fmt: skip
 
 
@@ -166,6 +169,38 @@ def test_lean_accepts_what_the_prover_found():
     assert used <= set(STEPS)
     verdicts = judge([(t.statement, lean_term(t.proof)) for t in found])
     assert all(v.proved for v in verdicts)
+
+
+def test_proofs_of_the_parts_make_one_of_the_whole():
+    found = itertools.islice(theorems(5, size=7, steps=5), 90)
+    cuts = [(t, cut) for t in found if (cut := first_cut(t))]
+    assert len(cuts) > 4
+    pairs = []
+    for theorem, cut in cuts:
+        proofs = [prove(part.formula) for part in cut.parts]
+        assert None not in proofs
+        pairs.append((theorem.statement, lean_term(cut.stitched(*proofs))))
+    assert all(v.proved for v in judge(pairs))
+
+
+def test_a_proof_that_uses_nothing_is_not_cut():
+    assert first_cut(Theorem(("→", "a", "a"), ("intro", "exact h0"))) is None
+    branching = ("→", ("Or", "a", "a"), "a")
+    assert first_cut(Theorem(branching, prove(branching))) is None
+
+
+def test_a_proof_that_comes_again_is_judged_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        lean, "judge", lambda pairs: asked.extend(pairs) or [lean.Verdict(True)] * 2
+    )
+    known = {}
+    found = lean.judge_once([(SWAP, RIGHT), (SWAP, "x"), (SWAP, RIGHT)], known)
+    assert len(found) == 3 and asked == [(SWAP, RIGHT), (SWAP, "x")]
+    monkeypatch.setattr(
+        lean, "judge", lambda pairs: [lean.Verdict(False) for _ in pairs]
+    )
+    assert lean.judge_once([(SWAP, "x")], known) == [lean.Verdict(True)]
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,17 @@ import deepseek_mini as dm
 from deepseek_mini.posttraining.prover import (
     END,
     IDS,
+    fine_tune,
     prompt_ids,
     proof_ids,
     prover_config,
     read_steps,
+    reinforce,
     training_rows,
     whole_prefix,
     write_proofs,
 )
-from deepseek_mini.posttraining.rmaxts import Arm, _scores, independent, rmaxts
+from deepseek_mini.posttraining.rmaxts import Arm, independent, rmaxts, scores
 from deepseek_mini.posttraining.theorems import Theorem, prove
 
 SWAP = ("→", ("And", "a", "b"), ("And", "b", "a"))
@@ -39,7 +41,7 @@ def test_discounted_scores_by_hand():
     assert arm.reward == 0.25 + 0 + 1 and arm.count == 0.25 + 0.5 + 1
     other = Arm(0.5, 2.0)
     total = math.log(arm.count + other.count)
-    assert _scores([arm, other, Arm()]) == pytest.approx(
+    assert scores([arm, other, Arm()]) == pytest.approx(
         [1.25 / 1.75 + math.sqrt(2 * total / 1.75), 0.25 + math.sqrt(total), math.inf]
     )
 
@@ -112,6 +114,31 @@ def test_the_loss_is_on_the_proof_alone():
         assert learnt == proof_ids(goal, steps)[len(prompt_ids(goal)) :]
         first = (targets[row] != -100).nonzero()[0, 0]
         assert tokens[row, : first + 1].tolist() == prompt_ids(goal)
+
+
+def test_a_model_learns_proofs_by_sft():
+    torch.manual_seed(0)
+    model = dm.Transformer(prover_config(dim=32, n_layers=1))
+    goals = [theorem(f) for f in (SWAP, EITHER, ("→", "a", "a"))]
+    fine_tune(model, [(t, t.proof) for t in goals], 120, rows=3, lr=1e-2)
+    written = write_proofs(model, [(t, ()) for t in goals], temperature=0.0)
+    assert written == [list(t.proof) for t in goals]
+
+
+@pytest.mark.lean
+def test_verdicts_alone_make_right_proofs_likelier():
+    """RLPAF from a model that is often wrong; the reference holds it nowhere."""
+    torch.manual_seed(0)
+    model = dm.Transformer(prover_config(dim=32, n_layers=1))
+    goal, other = theorem(("→", "a", ("→", "b", "a"))), ("intro", "intro", "exact h1")
+    fine_tune(model, [(goal, goal.proof), (goal, other)], 120, rows=2, lr=1e-2)
+    adam, known = torch.optim.AdamW(model.parameters(), 6e-3), {}
+    rows = [
+        reinforce(model, adam, [goal] * 2, known, 8, beta=0.0, seed=i)
+        for i in range(14)
+    ]
+    assert 0.2 < rows[0]["reward"] < 0.8 and rows[0]["mixed"] == 1
+    assert sum(row["reward"] for row in rows[-4:]) > 4 * 0.85
 
 
 def test_a_model_writes_steps_that_fit():

@@ -96,6 +96,18 @@ def judge(
     return verdicts
 
 
+def judge_once(
+    proofs: Sequence[tuple[str, str]], known: dict[tuple[str, str], Verdict]
+) -> list[Verdict]:
+    """`judge`, for pairs that come again and again: Lean reads each of them once.
+
+    `known` holds the verdicts so far, and the new ones afterwards.
+    """
+    new = [pair for pair in dict.fromkeys(proofs) if pair not in known]
+    known.update(zip(new, judge(new), strict=True))
+    return [known[pair] for pair in proofs]
+
+
 def _refusal(statement: str, proof: str) -> Verdict | None:
     """The verdict on a text that Lean is not even shown, or None."""
     for text in (statement, proof):

@@ -1,19 +1,26 @@
 """A small language model that writes proofs, a step after another.
 
 A text for it is a statement, then the steps of a proof: ⊢ a → b → a : intro ; intro ;
-exact h0 ; and the end. Its words are its tokens.
+exact h0 ; and the end. Its words are its tokens. It learns from proofs (`fine_tune`)
+and from Lean's verdicts (`reinforce`), as DeepSeek-Prover-V1.5 does (arXiv 2408.08152,
+§2.2 and §2.3).
 """
 
+import random
 from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from deepseek_mini.config import GQA, Config, SwiGLU
 from deepseek_mini.generate import generate, left_pad
 from deepseek_mini.model import Transformer
+from deepseek_mini.posttraining.grpo import Objective, group_advantages, improve
+from deepseek_mini.posttraining.lean import Verdict, judge_once
 from deepseek_mini.posttraining.proofs import NAMED, STEPS, lean_term
+from deepseek_mini.posttraining.rollout import sample_groups
 from deepseek_mini.posttraining.theorems import Theorem, text
 
 N_NAMES = 24  # h0 to h23
@@ -127,3 +134,61 @@ def training_rows(
         first = len(prompt_ids(proofs[i][0])) - 1
         targets[i, first : len(row) - 1] = torch.tensor(row[first + 1 :])
     return tokens[:, :-1], targets
+
+
+def fine_tune(
+    model: Transformer,
+    proofs: Sequence[tuple[Theorem, Sequence[str]]],
+    steps: int,
+    rows: int = 64,
+    lr: float = 2e-3,
+    seed: int = 0,
+) -> None:
+    """SFT: AdamW with 30 steps of warm-up and a straight line down to 0."""
+    rng = random.Random(seed)
+    adam = torch.optim.AdamW(model.parameters(), lr, (0.9, 0.95), weight_decay=0.1)
+    for step in range(steps):
+        for group in adam.param_groups:
+            group["lr"] = lr * min(1, (step + 1) / 30) * (1 - step / steps)
+        tokens, targets = training_rows(rng.sample(proofs, rows))
+        logits = model(tokens).flatten(0, 1)
+        loss = F.cross_entropy(logits, targets.flatten(), ignore_index=-100)
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adam.step()
+
+
+def reinforce(
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    theorems: Sequence[Theorem],
+    known: dict[tuple[str, str], Verdict],
+    group: int = 8,
+    beta: float = 0.02,
+    reference: Transformer | None = None,
+    updates: int = 2,
+    seed: int | None = None,
+) -> dict[str, float]:
+    """A step of RLPAF: GRPO, where Lean's verdict on the whole proof is the reward.
+
+    `beta` weighs the KL to the reference, `known` is as for `judge_once`. Returns
+    "reward", the share of proofs that Lean accepted; "mixed", the share of groups with
+    both verdicts, the only ones that teach; and what `improve` reports.
+    """
+    prompts = [prompt_ids(theorem) for theorem in theorems]
+    room = min(72, model.config.max_seq_len - max(map(len, prompts)))
+    rollout = sample_groups(model, prompts, group, room, END, seed=seed)
+    written = [whole_prefix(read_steps(ids)) for ids in rollout.answers()]
+    pairs = [
+        (theorems[i // group].statement, lean_term(steps))
+        for i, steps in enumerate(written)
+    ]
+    proved = [float(verdict.proved) for verdict in judge_once(pairs, known)]
+    rewards = torch.tensor(proved).view(-1, group)
+    advantages = group_advantages(rewards).view(-1, 1)
+    chosen = (advantages, Objective(beta=beta), reference, updates)
+    report = improve(model, optimizer, rollout, *chosen)
+    rate = rewards.mean(dim=1)
+    mixed = ((rate > 0) & (rate < 1)).float().mean()
+    return {"reward": float(rewards.mean()), "mixed": float(mixed), **report}

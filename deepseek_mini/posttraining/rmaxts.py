@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from deepseek_mini.posttraining.lean import Hole, Verdict, judge
+from deepseek_mini.posttraining.lean import Hole, Verdict, judge_once
 from deepseek_mini.posttraining.proofs import lean_term
 from deepseek_mini.posttraining.theorems import Theorem
 
@@ -57,7 +57,7 @@ class Search:
         while True:
             node = path[-1]
             arms = [node.expand, *(child.arm for child in node.children)]
-            best = max(range(len(arms)), key=_scores(arms).__getitem__)
+            best = max(range(len(arms)), key=scores(arms).__getitem__)
             if best == 0:
                 return path
             path.append(node.children[best - 1])
@@ -93,7 +93,7 @@ class Search:
             visited.arm.update(float(new), self.discount)
 
 
-def _scores(arms: Sequence[Arm]) -> list[float]:
+def scores(arms: Sequence[Arm]) -> list[float]:
     """Discounted UCB1: the mean reward, and more for what was chosen rarely."""
     total = sum(arm.count for arm in arms)
     return [
@@ -104,13 +104,21 @@ def _scores(arms: Sequence[Arm]) -> list[float]:
     ]
 
 
-def rmaxts(theorems: Sequence[Theorem], write: Writer, budget: int) -> list[Search]:
+def rmaxts(
+    theorems: Sequence[Theorem],
+    write: Writer,
+    budget: int,
+    search: Callable[[Theorem], Search] = Search,
+    known: dict[tuple[str, str], Verdict] | None = None,
+) -> list[Search]:
     """Search for a proof of each theorem, `budget` samples of the model at most.
 
     All theorems are searched side by side, so that a round is one batch of the model
-    and one run of Lean. `write` is given theorems with the steps so far.
+    and one run of Lean. `write` is given theorems with the steps so far. `search` makes
+    a theorem's tree, `known` are verdicts as for `judge_once`.
     """
-    searches = [Search(theorem) for theorem in theorems]
+    known = {} if known is None else known
+    searches = [search(theorem) for theorem in theorems]
     for _ in range(budget):
         open_ones = [search for search in searches if search.proof is None]
         if not open_ones:
@@ -124,7 +132,7 @@ def rmaxts(theorems: Sequence[Theorem], write: Writer, budget: int) -> list[Sear
             ]
             spans.append(slice(len(asked), len(asked) + len(terms)))
             asked += [(search.theorem.statement, term) for term in terms]
-        verdicts = judge(asked)
+        verdicts = judge_once(asked, known)
         for search, path, steps, span in zip(open_ones, paths, texts, spans):
             search.update(path, steps, verdicts[span])
     return searches
@@ -135,13 +143,14 @@ def independent(
 ) -> list[tuple[str, ...] | None]:
     """The first of up to `budget` whole proofs, each begun anew, that Lean accepts."""
     proofs: list[tuple[str, ...] | None] = [None] * len(theorems)
+    known: dict[tuple[str, str], Verdict] = {}
     for _ in range(budget):
         open_ones = [i for i, proof in enumerate(proofs) if proof is None]
         texts = write([(theorems[i], ()) for i in open_ones]) if open_ones else []
         terms = [
             (theorems[i].statement, lean_term(t)) for i, t in zip(open_ones, texts)
         ]
-        for i, steps, verdict in zip(open_ones, texts, judge(terms)):
+        for i, steps, verdict in zip(open_ones, texts, judge_once(terms, known)):
             if verdict.proved:
                 proofs[i] = tuple(steps)
     return proofs
