@@ -635,7 +635,7 @@ print(f"{eager:.0f} in all; each number once: {fused}; ratio {eager / fused:.2f}
 assert D == 7168 and each[0][0] == "add" and round(eager) == 42
 
 # %% [markdown]
-# The copies are the detour over float32, four bytes a number. A **kernel** is one program that a GPU runs many times at once, and a *fused* kernel does all of these operations on numbers that it has fetched once. Ours is written in Triton, a Python dialect for kernels (lesson 20 starts from zero):
+# The copies are the detour over float32, four bytes a number. A **kernel** is a function that a GPU runs many times at once, and a *fused* kernel does all of these operations on numbers that it has fetched once. Ours is written in Triton, a Python dialect for kernels (lesson 20 starts from zero):
 
 # %%
 show("kernels.rmsnorm.add_rmsnorm_kernel", "kernels.rmsnorm.TILES", docstrings=False)
@@ -643,11 +643,11 @@ show("kernels.rmsnorm.add_rmsnorm_kernel", "kernels.rmsnorm.TILES", docstrings=F
 # %% [markdown]
 # Line by line:
 #
-# - **A program is one run of this function, and takes one row**: one token's $D$ channels. `program_id` says which. `x` is the address of the tensor's first number and `x + row + i` the addresses of a row's, all at once; `D` and `BLOCK` are known when the kernel is compiled. The mean needs the whole row, so programs have nothing to tell each other. `int64`, because from row 299,593 on an offset within the tensor needs more than 31 bits.
-# - **The tile**, the numbers that a program holds at once, is `BLOCK` = 8,192 lanes long: Triton's tiles have powers of two, and 7,168 is none. The **mask** `inside` is false in the last 1,024 lanes. There `tl.load` reads nothing and gives 0, which adds nothing to the sum, and `tl.store` writes nothing. The mean divides by `D`, not by `BLOCK`.
-# - **Types.** All arithmetic is in float32. The sum is rounded to bfloat16 *before* the norm, because the next layer will read the rounded stream, and the plain version normalises that.
-# - **In registers.** By `TILES`, eight *warps* of 32 threads share the row, on GPUs from architecture 80 (the A100) on. That is 32 numbers a thread, which fit into the registers that it computes with. `tl.sum` adds within a thread, then across threads. So `h` is used three times (stored, squared, scaled) and fetched once. There is no matrix product here, so no work for the tensor cores, the units for them.
-# - **`inverse_out`** keeps one number per row for the backward pass. That one runs on 264 programs, each of which walks over many rows and adds up its part of the weight's gradient.
+# - **A program is one run of this function, and takes one row**: one token's $D$ channels. `program_id` says which. `x` is the address of the tensor's first number and `x + row + i` the addresses of a row's, all at once; `D` and `BLOCK` are known when the kernel is compiled. The mean needs the whole row and nothing else, so programs have nothing to tell each other. `int64`, because from row 299,593 on an offset within the tensor needs more than 31 bits.
+# - **The tile**, the numbers that a program holds at once, has `BLOCK` = 8,192 *lanes*, a place for one number each: the sizes of Triton's tiles are powers of two, and 7,168 is none. The **mask** `inside` is false in the last 1,024 lanes. There `tl.load` reads nothing and gives 0, which adds nothing to the sum, and `tl.store` writes nothing. The mean divides by `D`, not by `BLOCK`.
+# - **Types.** All arithmetic is in float32. The sum is rounded to bfloat16 *before* the norm, because the next layer will read the rounded stream, and the plain version normalises that. `unit` is rounded once more before the weight, as in our `RMSNorm`.
+# - **In registers.** By `TILES`, eight *warps* of 32 threads, which work side by side, share the row, on GPUs from architecture 80 (the A100) on. That is 32 numbers a thread, and they fit into its *registers*, the places that it computes in. `tl.sum` adds within a thread, then across threads. So `h` is used three times (stored, squared, scaled) and never fetched. There is no matrix product here, so no work for the *tensor cores*, the units for those.
+# - **`inverse_out`** keeps one number per row for the backward pass. That one has fewer programs: each walks over many rows and adds up its part of the weight's gradient.
 
 # %%
 lanes = 8192
@@ -685,7 +685,7 @@ with figure(alt, size=(10, 3.4)) as fig:
     right.set_xlabel("bytes moved, per channel")
 
 # %% [markdown]
-# Its **floor** is the time that a kernel cannot beat: the larger of bytes over bandwidth and operations over their rate. We assume an H100 of 3.0 TB/s, a little below its data sheet, and 30 TFLOP/s for float32 sums and products outside the tensor cores. Both are assumed, not measured.
+# Its **floor** is the time that it cannot beat at given rates: the larger of bytes over bandwidth and operations over their rate. We assume an H100 of 3.0 TB/s, a little below its data sheet, and 30 TFLOP/s for float32 sums and products outside the tensor cores. Both are assumed, not measured.
 
 # %%
 T = 32_768  # tokens

@@ -808,15 +808,15 @@ assert share < 1e-4
 # ## The kernels
 #
 # So few operations on so many bytes wait for memory. What counts on a GPU is to fetch no
-# number that does not turn, and those that do only once. In DeepSeek-V3's attention
-# (MLA, lesson 09) two tensors hold what turns:
+# number that stays as it is, and the others only once. In DeepSeek-V3's attention (MLA,
+# lesson 09) two tensors hold what turns:
 #
 # - the queries: $H = 128$ heads of 192 channels a token, of which the last $r = 64$ turn;
 # - one row of 576 channels a token: first $C = 512$ of a *latent*, from which the keys
 #   and values of all heads are made, and which takes an RMSNorm (lesson 02); then the 64
 #   of one key that turns, the same for all heads.
 #
-# A **kernel** is one program that a GPU runs many times at once. These two are written in
+# A **kernel** is a function that a GPU runs many times at once. These two are written in
 # Triton, a Python dialect for kernels (lesson 20 starts from zero):
 
 # %%
@@ -827,10 +827,10 @@ show("kernels.rope.TILES", "kernels.rope.TILES_LATENT")
 # %% [markdown]
 # Line by line:
 #
-# - **A program** is one run of a kernel; `program_id` tells which. Of
-#   `query_rope_kernel` there are two for each token, with `HEADS` = 64 heads each. What
-#   a program holds at once, its **tile**, has a row for each head and a column for each
-#   of the 64 channels that turn.
+# - **A program** is one run of a kernel; `program_id(0)` tells its token. Of
+#   `query_rope_kernel` there are two for each token, with `HEADS` = 64 heads each;
+#   `program_id(1)` tells which. What a program holds at once, its **tile**, has a row for
+#   each head and a column for each of the 64 channels that turn.
 # - **Addresses.** `q` is the address of the tensor's first number, `q + at` those of the
 #   tile. The heads lie 192 numbers apart (`HEAD`), and `HEAD - R` skips the 128 channels
 #   that stay: they are never fetched. The result goes to where it came from.
@@ -842,13 +842,14 @@ show("kernels.rope.TILES", "kernels.rope.TILES_LATENT")
 #   together again. The arithmetic is in float32; the result is
 #   rounded to bfloat16 once, by the store. There is no matrix product, so no work for the
 #   tensor cores, the units for those.
-# - **The table** has a row for each position. All texts of a batch share it, so a token's
-#   row is `token % n_positions`. `sign` is $-1$ in the backward pass: the gradient of a
-#   rotation is the rotation by the opposite angle.
+# - **The table** has a row for each position. All texts of a batch can share it: a
+#   token's row is `token % n_positions`. `sign` is $-1$ in the backward pass: a gradient
+#   goes back through a rotation by the opposite angle.
 # - **`latent_kernel`** takes one token's 576 channels: norm for the first 512, rotation
-#   for the others. By `TILES_LATENT` one *warp* works on it, 32 threads in step, so a
-#   sum over the row needs no other warp. It writes to a new tensor, because the gradient
-#   of the norm needs the old one; `inverse_out` keeps one over the root for it.
+#   for the others. `unit` is rounded before the weight, as in lesson 02. By
+#   `TILES_LATENT` one *warp* works on it, a group of 32 threads that run side by side, so
+#   the sum over the row needs no other warp. It writes to a new tensor, because the
+#   gradient of the norm needs the old one; `inverse_out` keeps one over the root for it.
 
 # %%
 alt = """Left: a token's queries, 128 rows of 192 channels. Channels 0 to 127 are grey,
@@ -875,10 +876,10 @@ with figure(alt, size=(10, 3.6)) as fig:
         ax.grid(visible=False)
 
 # %% [markdown]
-# Its **floor** is the time that it cannot beat: the larger of bytes over bandwidth and
-# operations over their rate. We assume 3.0 TB/s, a little below the H100's data sheet,
-# and 30 TFLOP/s for float32 sums and products outside the tensor cores. Both are
-# assumed, not measured.
+# The **floor** of both together is the time that they cannot beat at given rates: the
+# larger of bytes over bandwidth and operations over their rate. We assume 3.0 TB/s, a
+# little below the H100's data sheet, and 30 TFLOP/s for float32 sums and products
+# outside the tensor cores. Both are assumed, not measured.
 
 # %%
 part = dm.Config.preset("deepseek-v3").attention
@@ -896,9 +897,10 @@ print(f"{whole / moved:.2f} times the bytes; the table adds {T * 4 * r / moved:.
 assert (H, head, C, r) == (128, 192, 512, 64) and round(max(times) * 1e6) == 383
 
 # %% [markdown]
-# Memory is the limit, and in place saves nearly two thirds of it. Are the kernels right?
-# Triton's interpreter runs them here on the CPU against PyTorch: 3 tokens, 5 heads of
-# which the last 8 channels turn (59 of the tile's 64 rows are masked), a latent of 48.
+# Memory is the limit, and turning in place saves nearly two thirds of the bytes. Are the
+# kernels right? Triton's interpreter runs them here on the CPU against PyTorch: 3 tokens,
+# 5 heads of which the last 8 channels turn (59 of the tile's 64 rows are masked), a
+# latent of 48.
 
 # %%
 from deepseek_mini.lesson import gpu_section, interpreted_section

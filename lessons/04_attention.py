@@ -675,9 +675,9 @@ settings_figure(
 # During prefill the cache is not the problem. DeepSeek-V3 has 128 heads, and for 8,192
 # tokens `naive_attention` would make $128 \cdot 8192^2$ scores: 34 GB in float32. The
 # fused path never has them all. It takes the keys a block at a time and keeps three
-# things per query: the largest score so far $m$, the sum $z$ of the exponentials of all
-# scores so far less $m$, and the sum $a$ of the values, each times its exponential. For
-# a block of scores $x_s$ and values $v_s$,
+# things per query: the largest score $m$ so far, the sum $z$ of $e^{x - m}$ over all
+# scores $x$ so far, and the sum $a$ of the values, each times its $e^{x - m}$. They start
+# at $-\infty$, 0 and 0. For a block of scores $x_s$ and values $v_s$,
 #
 # $$m' = \max(m, \max_s x_s), \quad
 # z' = z\,e^{m - m'} + \sum_s e^{x_s - m'}, \quad
@@ -733,7 +733,7 @@ assert np.isclose(hand, 5) and scores.max() > 88
 #
 # ## The kernel
 #
-# A **kernel** is one program that a GPU runs many times at once; ours is written in
+# A **kernel** is a function that a GPU runs many times at once; ours is written in
 # Triton, a Python dialect for kernels (lesson 20 starts from zero). It is DeepSeek-V3's
 # prefill: all $H = 128$ heads have keys and values of their own, made from a latent
 # (lesson 09). A key has $128 + 64 = 192$ channels; the last 64, which RoPE turns, are the
@@ -748,7 +748,8 @@ show("kernels.mla_prefill.attend")
 show("kernels.mla_prefill.prefill_kernel", "kernels.mla_prefill.TILES")
 
 # %% [markdown]
-# `attend` is the body of our loop, with the same names. Line by line:
+# `attend` is the body of our loop, with the same names (`scores` is its `x`). Line by
+# line:
 #
 # - **A program**, one run of `prefill_kernel`, takes `BLOCK_M` queries, from `first` on, of
 #   head `h` of text `b` (`program_id` tells which) and walks over the keys, `BLOCK_N` at a
@@ -759,23 +760,27 @@ show("kernels.mla_prefill.prefill_kernel", "kernels.mla_prefill.TILES")
 #   differ in length: `length` and `new` are this one's $S$ and $T$.
 # - **`load_rows`** fetches a **tile**, a block of numbers: $k$ in two parts, of `N` = 128
 #   and `R` = 64 channels. `k_r_at` has no `h` in it: the shared part is read where it lies,
-#   never copied to the heads. Rows behind the end of a text are **masked**: read as zeros.
+#   never copied to the heads. With `MASKED`, rows behind the end of a text are not read
+#   and count as zeros.
 # - **`block_scores`** adds the products of both parts. `tl.dot` multiplies tiles on the
 #   *tensor cores*, the units for matrix products. A GPU has an instruction for $2^x$ and
-#   none for $e^x$, so scores are in base 2: `scale_log2` holds $1/\sqrt{192}$ and $1/\ln 2$ in one. (With
-#   YaRN it also holds the temperature, lesson 03.) `NEVER` is $-\infty$. Only float32 inputs
+#   none for $e^x$, so scores are in base 2: `scale_log2` holds $1/\sqrt{192}$ and
+#   $1/\ln 2$ in one. (With YaRN it also holds the temperature, lesson 03.) With `MASKED`,
+#   a key later than the query's own has the score `NEVER`, $-\infty$. Only float32 inputs
 #   notice `"ieee"`: they are not rounded.
-# - **Types.** `top`, `total` and `acc` are float32 and stay in registers. The weights `p`
-#   are rounded to bfloat16 before they meet `v`, because tensor cores multiply bfloat16;
-#   they add in float32.
+# - **Types.** `top`, `total` and `acc` are float32 and stay in *registers*, the places that
+#   a GPU's threads compute in. The weights `p` are rounded to bfloat16 before they meet
+#   `v`, because both factors of a product must have one type. Its sums are in float32.
 # - **Two loops.** Up to `whole` every query of the program sees every key: no mask. From
-#   there to `end` the tile lies on the diagonal and is masked. What lies behind `end` is
-#   never fetched. `position` is the query's own key, so with a cache the diagonal ends in
-#   the bottom right corner.
-# - **Order.** The last queries have the longest walk, and their programs start first.
-#   Then no long one is left over when the short ones are done.
-# - **`lse`**, the logarithm of the sum of exponentials, back in base $e$, is kept for the
-#   backward pass.
+#   there to `end` the tile lies on the diagonal and is masked. A tile that begins at or
+#   behind `end` is never fetched. `position` is the query's own key, so with a cache the
+#   diagonal ends in the bottom right corner.
+# - **Order.** The last queries have the longest walk, so they get the first programs. A
+#   GPU promises no order but usually starts those first; then no long one is left over
+#   when the short ones are done.
+# - **The end.** The output is `acc` over `total`, and 0 for a query that is only padding
+#   (not `real`). **`lse`**, the logarithm of the sum of exponentials, back in base $e$, is
+#   kept for the backward pass.
 
 # %%
 def kinds_of_tiles(T, S, M=128, N=128):
@@ -832,11 +837,12 @@ with figure(alt, size=(10, 4.6)) as fig:
 # the 1,000th are masked, too.)
 #
 # Why tiles of this size? Each key that a program fetches serves all of its queries, so a
-# taller tile fetches less. The limits are a multiprocessor's *shared memory*, where tiles
-# wait (227 KB on an H100), and the 255 registers of a thread; 8 *warps* are 256 threads.
-# Two `num_stages` mean that the next tile of keys and values arrives while this one is
-# multiplied. The tests compile this tile for an H100, and assert that it has the
-# instruction of its tensor cores and that no register spills into memory.
+# taller tile fetches less. A program runs on one of the GPU's *multiprocessors*. The limits
+# are its *shared memory*, where tiles wait (227 KB on an H100), and the 255 registers of a
+# thread; a *warp* is 32 threads, so 8 are 256. Two `num_stages` mean that the next tile of
+# keys and values arrives while this one is multiplied. The tests compile this tile for an
+# H100, and assert that it has the instruction of its tensor cores and that no register
+# spills into memory.
 
 # %%
 M = N = 128
@@ -861,17 +867,18 @@ print(f"all scores in float32: {4 * H * T * T / 1e9:.0f} GB")
 assert shared == 208 * 1024 and round(max(times) * 1e5) == 344
 
 # %% [markdown]
-# The **floor** is the time that no kernel can beat: the larger of operations over their
-# rate and bytes over bandwidth, for an H100 of 800 TFLOP/s in bfloat16 and 3.0 TB/s. Both
-# rates are assumed, not measured. Unlike decode, prefill is bound by arithmetic, if each
-# number came from memory once. But a key is fetched by every program behind it, and from
-# memory that alone would take longer than the floor. So the order of programs matters.
-# An H100's 132 multiprocessors run one program each, neighbours together. These belong to
-# two or three heads, whose keys and values fit into the 50 MB of cache between memory and
-# multiprocessors.
+# The **floor** is the time that no kernel can beat at given rates: the larger of operations
+# over their rate and bytes over bandwidth, for an H100 of 800 TFLOP/s in bfloat16 and 3.0
+# TB/s. Both are assumed, below its data sheet and not measured. Unlike decode, prefill
+# would be bound by arithmetic if each number came from memory once. But a key is fetched
+# by every program whose queries see it, and from memory that alone would take longer than
+# the floor. So the order of programs matters.
+# An H100 has 132 multiprocessors, with room in shared memory for one program each. If the
+# programs that run together are neighbours, they belong to three or four heads, whose keys
+# and values fit into the 50 MB of cache between memory and multiprocessors.
 #
 # **The backward pass** does not store the weights either: it computes them again, as
-# $e^{x - \text{lse}}$. It walks twice. A program of `queries_kernel` holds 128 queries and
+# $e^{x - \text{lse}}$. It walks twice. A program of `queries_kernel` holds queries and
 # walks over their keys, along a row of the picture, for the gradient of $q$. A program of
 # `keys_kernel` holds keys and walks over the queries that see them, down a column, for
 # the gradients of $k$ and $v$. So no two programs add to the same place, at the price of
@@ -894,7 +901,8 @@ interpreted_section("mla_prefill")
 
 # %% [markdown]
 # The bound is $2^{-7}$ of the largest number: the weights and the result are rounded to
-# bfloat16, $2^{-8}$ each. The gradients have two such products in a row. And on a GPU:
+# bfloat16, $2^{-8}$ each. The gradients have two such products in a row, and twice the
+# bound. And on a GPU:
 
 # %% tags=["nbval-ignore-output"]
 gpu_section("mla_prefill")

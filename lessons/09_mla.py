@@ -293,7 +293,8 @@ print(f"expanding its keys: {V2_H * V2_C * V2_n:,}; absorbed: {V2_H * V2_C:,}")
 # ## Decoupled RoPE
 #
 # The repair: keep position away from the latent. Every head's query and key get $r$
-# extra channels, and only these are turned:
+# extra channels, and only these are turned (superscripts $C$ and $R$ are names, without
+# and with RoPE; $W^{KR}$ and $W^{QR}$ are learned):
 #
 # $$k_{s,i} = [\, W^{UK}_i c_s \,;\, k^R_s \,], \qquad
 # q_{t,i} = [\, q^C_{t,i} \,;\, q^R_{t,i} \,], \qquad
@@ -1119,37 +1120,44 @@ show("kernels.mla_decode.decode_kernel", docstrings=False)
 # %% [markdown]
 # Line by line:
 #
-# - **A program's tile**: `BLOCK_H` = 64 queries of one text. A query is one head of one of
-#   the $T$ new tokens (`rows`), so V3's 128 heads are two tiles. `program_id` says which
-#   tile, which part of the context (`split`) and which text (`b`). The queries are loaded
-#   once: `q_c`, already carried through $W^\top$, and `q_r`, the channels with RoPE.
-# - **The loop** takes `BLOCK_N` = 64 cached tokens at a time: `c` with 512 channels and `k`
-#   with 64. `scores` is `q_r` times `k`, plus `q_c` times `c`: the two dot products of
-#   decoupled RoPE. Then `acc` gets the weights times **the same** `c`.
+# - **A program's tile**, its share of the work: `BLOCK_H` = 64 queries of one text. A query
+#   is one head of one of the $T$ new tokens (`rows`; `real` are those that exist), so V3's
+#   128 heads are two tiles. `TILES` has the sizes for kinds of GPU; 90 is the H100.
+#   `program_id` says which tile, which part of the context (`split`) and which text (`b`).
+#   The queries are loaded once: `q_c`, already carried through $W^\top$, and `q_r`, the
+#   channels with RoPE.
+# - **The loop** takes a block of `BLOCK_N` = 64 cached tokens at a time: `c` with 512
+#   channels and `k` with 64. `scores` is `q_r` times `k`, plus `q_c` times `c`: the two dot
+#   products of decoupled RoPE. Then `acc` gets the weights times **the same** `c`.
 # - **Running softmax.** The largest score is not known before the last key. So `top` is the
 #   largest so far, `total` the sum of exponentials relative to it, `acc` the weighted sum;
-#   when `top` rises, both are multiplied by `shrink`. `exp2` is what the hardware has, so
-#   `scale_log2` is the softmax's scale divided by $\ln 2$.
-# - **Masks.** `inside`: what the cache holds behind a text's last token may be anything, and
-#   $0 \cdot \mathrm{NaN}$ is NaN, so `tl.load` gives 0 there. `seen`: of several new tokens
-#   each sees one key more than the one before it. `level` is there because
-#   $-\infty - (-\infty)$ is NaN, in a tile that has not seen a key yet.
-# - **Types.** `tl.dot` multiplies bfloat16 on the *tensor cores*, the GPU's units for matrix
-#   products, and adds in float32. `top`, `total` and `acc` are float32; the weights `p` are
-#   rounded to bfloat16, because the second product wants it.
-# - **The end.** `acc` is divided by `total`, rounded and stored, and with it `lse`, the
-#   logarithm of the sum of exponentials, which is needed below.
+#   when `top` rises, `shrink` (else 1) makes both smaller. `exp2` is what the hardware has,
+#   so `scale_log2` is the softmax's scale divided by $\ln 2$.
+# - **Masks.** `inside`: what the cache holds behind a text's last token may be anything,
+#   and $0 \cdot \mathrm{NaN}$ is NaN, so `tl.load` gives 0 there. `seen`: of several new
+#   tokens each sees one key more than the one before it. `level` is there because
+#   $-\infty - (-\infty)$ is NaN, for a query that has not seen a key yet.
+# - **Types.** `tl.dot` multiplies bfloat16 on the *tensor cores*, the GPU's units for
+#   matrix products, and adds in float32. `top`, `total` and `acc` are float32; the weights
+#   `p` are rounded to bfloat16, because the second product wants it.
+# - **The end.** `acc` is divided by `total` and stored in the type of `out` (of a part,
+#   float32), and with it `lse`, the natural logarithm of the sum of exponentials, which is
+#   needed below.
 # - **Paged or not.** With `PAGE` the cache lies in pieces anywhere in memory and `table`
 #   says where. Servers do that, since texts grow.
 # - **`APART`** is for the compiler alone. Its branches are always taken; without them
-#   Triton 3.9 makes both halves of the program compute the same scores, which
+#   Triton 3.9 makes both warp groups (see below) compute the same scores, which
 #   `tests/test_mla_compiles.py` counts in the machine code: 76 tensor-core instructions a
 #   block in place of 40.
 #
-# **Why 64 heads and 8 warps?** (A *warp* is 32 threads; 4 are a warp group. An SM is one
-# of the H100's 132 multiprocessors.) The fast instruction of an H100 (HGMMA) takes a warp
-# group and 64 rows, no fewer. A tile of 16 heads compiles to the older HMMA instead, and
-# each latent must be fetched for 8 tiles, not 2. More than 64 do not fit:
+# **Why 64 heads and 8 warps?** Threads run a program: 32 are a *warp*, 4 warps a warp
+# group. Programs run on *multiprocessors* (SMs), of which an H100 has 132. An SM has
+# *registers*, each for one number of one thread, and *shared memory*, which the threads of
+# a program have in common. The fast instruction of an H100 (HGMMA) takes a warp group and
+# 64 rows, no fewer. A tile of 16 heads compiles to the older HMMA instead, and each latent
+# must be fetched for 8 tiles, not 2. With 4 warps `acc` alone would take 256 registers of a
+# thread, which has 255. More than 64 heads do not fit either (`num_stages` = 2 blocks of
+# keys are held at once):
 
 # %%
 BLOCK_H, BLOCK_N, threads = 64, 64, 8 * 32
@@ -1169,9 +1177,10 @@ print(f"tensor-core instructions a block: {instructions}")
 assert (accumulator, needed, instructions) == (32_768, 224, 40)
 
 # %% [markdown]
-# The compiler agrees: for an H100 (`python -m tools.compile_gate mla_decode --arch 90`,
-# no GPU needed) it reports 224 KB, 255 registers a thread, 40 HGMMA, and with Triton 3.9
-# 56 bytes a thread that did not fit into registers. The tests keep it so.
+# The compiler agrees: for an H100 (`python -m tools.compile_gate mla_decode --arch 90`, no
+# GPU needed) it reports 224 KB, 255 registers a thread, 40 HGMMA, and with Triton 3.9 56
+# bytes a thread that did not fit into registers. Tests watch the 40, the 56 and the limit
+# of 227 KB.
 #
 # ### Parts of a context
 #
@@ -1217,18 +1226,19 @@ assert np.allclose(combined(by_hand), 5.5) and np.allclose(combined(halves), who
 assert np.allclose(combined(uneven), whole)
 
 # %% [markdown]
-# The kernel that does this has a program for each query of each text. Parts behind a text's
-# end (`used`) are not read: their programs returned at once and wrote nothing.
+# The kernel that does this has a program for each query of each text. It reads the `used`
+# parts alone: programs behind a text's end returned at once and wrote nothing.
 
 # %%
 show("kernels.splits.combine_kernel", docstrings=False)
 
 # %% [markdown]
 # The picture shows scores that are never stored: every rectangle is what one program walks
-# over, block by block of 64 keys (white lines). Hatched keys are masked. A longer text is
-# more programs, not longer ones, so nobody waits for the longest. How many parts is chosen
-# by the time that the programs take in waves of 132: 128 texts of V3 are 256 programs as
-# they are, and are not cut.
+# over, here parts of 256 keys, block by block of 64 (white lines). Hatched keys are masked.
+# Where texts are cut, a longer one is more programs, not longer ones. With 224 KB each, an
+# SM holds one program, so 132 run at a time, a *wave*; `choose_splits` takes the number of
+# parts whose waves it estimates to be soonest done. 128 texts of V3 are 256 programs, two
+# waves, as they are, and are not cut.
 
 # %%
 alt = """Scores as a plane, keys to the right and 128 heads downwards, for a text of
@@ -1272,10 +1282,11 @@ with figure(alt, size=(10, 3.6)) as fig:
 # %% [markdown]
 # ### Its floor
 #
-# The **floor** is the time that no kernel can beat: bytes over bandwidth, or operations
-# over their rate, whichever is longer. We assume 3.0 TB/s and 800 TFLOP/s in bfloat16 for
-# an H100, a little below its data sheet. Both are assumed, not measured. **Predict**: at
-# 128 texts of 8,192 tokens, does V3's attention wait for memory or for arithmetic?
+# The **floor** is the time that no kernel can beat at given rates: bytes over bandwidth, or
+# operations over their rate, whichever is longer. We assume 3.0 TB/s and 800 TFLOP/s in
+# bfloat16 for an H100, below its data sheet's 3.35 and 989; we measured neither.
+# **Predict**: at 128 texts of 8,192 tokens, does V3's attention wait for memory or for
+# arithmetic?
 
 # %%
 def floor(texts, heads, context):
@@ -1297,14 +1308,15 @@ for shape in ((128, 128, 8192), (128, 16, 4096)):
 print(f"the processor: {800 / 3.0:.0f} operations in the time of a byte")
 
 # %% [markdown]
-# Nearly both. (It is 235 operations a byte and not 242, because queries and results count
-# too.) With 128 heads the two limits are a seventh apart, so a kernel near its floor
-# must keep memory *and* tensor cores busy all the time; one figure alone, TB/s or TFLOP/s,
-# says little. When eight GPUs share the heads, 16 on each, memory alone counts, and every
-# one of the eight fetches the whole cache.
+# Nearly both, memory a little longer. (It is 235 operations a byte and not 242, because
+# queries and results count too.) With 128 heads the two are about a seventh apart, so a
+# kernel near its floor must keep memory *and* tensor cores busy all the time; one figure
+# alone, TB/s or TFLOP/s, says little. When eight GPUs share the heads, 16 on each, memory
+# alone counts, and every one of the eight fetches the whole cache.
 #
-# Here the kernel runs on the CPU, through Triton's interpreter, at small sizes: against the
-# plain PyTorch version, with texts of uneven length in pages that lie anywhere.
+# Here the kernel runs on the CPU, through Triton's interpreter, at small sizes, against the
+# plain PyTorch version; the second case has texts of uneven length, in pages that lie
+# anywhere.
 
 # %%
 from deepseek_mini.lesson import gpu_section, interpreted_section

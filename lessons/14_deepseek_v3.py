@@ -839,10 +839,11 @@ assert 330 < compute / (hours * 3600) / 1e12 < 345
 # %% [markdown]
 # ### One layer by kernels
 #
-# V3 does not fit on one GPU, but one of its layers does: 23 GB in bfloat16. **Kernels** are
-# the functions that a GPU runs, many times at once; ours are written in Triton (lesson 20
-# starts from zero), each shown in the lesson that built its operation: the norm in 02, RoPE
-# in 03, attention in 04 and 09, the experts in 08, FP8 in 13. Together they are a layer:
+# V3 does not fit on one GPU, but one of its layers does: 11.5 billion numbers, 23 GB in
+# bfloat16. **Kernels** are the functions that a GPU runs, many times at once; ours are
+# written in Triton (lesson 20 starts from zero), each shown in the lesson that built its
+# operation: the norm in 02, RoPE in 03, attention in 04 and 09, the experts in 08, FP8 in
+# 13. Together they are a layer:
 
 # %%
 show("kernels.decoder_layer.decoder_layer", docstrings=False)
@@ -860,21 +861,22 @@ show("kernels.mla_layer.mla_layer", docstrings=False)
 # - **`before`** counts the tokens that each text has in the cache already. Texts are of
 #   uneven length, so each row's new tokens are written at a `place` of their own.
 # - **`absorb`** (lesson 09): to write a token, queries and results are carried through
-#   `wkv_b`, and `mla_decode` reads the latents as they lie; to read a prompt, `wkv_b`
-#   expands them, and `mla_prefill` attends as usual.
+#   `wkv_b`'s two parts, and `mla_decode` reads the latents as they lie; to read a prompt,
+#   `wkv_b` expands them, and `mla_prefill` attends as usual.
 # - **`moe_layer`**: gate, sort by expert, two products of all experts' tokens at once, the
 #   weighted sum. With `experts` given, these products are in FP8.
-# - Every other product with a matrix (`queries`, `wkv_a`, `wo`, the shared expert) is
-#   PyTorch's own: for one large matrix its library is hard to beat.
+# - Every other product with a matrix (`queries`, `wkv_a`, `wkv_b`, `wo`, the gate's, the
+#   shared expert's) is PyTorch's own.
 #
-# Its **floor**, the time that no program can beat, is the larger of bytes over bandwidth
-# and operations over their rate. We assume an H100 of 3.0 TB/s and 800 TFLOP/s in bfloat16,
-# 1,600 in FP8, none of it measured here. Two jobs: **prefill** reads a prompt of 4,096
-# tokens; **decode** writes one token for each of 128 texts that have 4,096. A part's bytes
-# are what it reads and writes itself, so what one hands to the next counts twice.
-# *Projections* are the matrices of queries, latent, RoPE key and output; *expansion* is
-# `wkv_b`. **Predict**: which part takes longest in each job? And how much longer is prefill,
-# with 32 times as many tokens?
+# A part's **floor**, the time that nothing can beat at given rates, is the larger of bytes
+# over bandwidth and operations over their rate. We assume an H100 of 3.0 TB/s and 800
+# TFLOP/s in bfloat16, 1,600 in FP8, none of it measured here, and tokens that choose their
+# experts evenly at random. Two jobs: **prefill** reads a prompt of 4,096 tokens; **decode**
+# writes one token for each of 128 texts that have 4,096. A part's bytes are what it reads
+# and writes itself, so what one hands to the next counts twice. *Projections* are the
+# matrices of queries, latent, RoPE key and output; *expansion* is `wkv_b`. **Predict**:
+# which part takes longest in each job? And how much longer is prefill, with 32 times as
+# many tokens?
 
 # %%
 H, C, r, v = one.n_heads, one.kv_lora_rank, one.qk_rope_head_dim, one.v_head_dim
@@ -958,10 +960,10 @@ with figure(alt, size=(10, 3.2)) as fig:
     ax.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.22), fontsize=9)
 
 # %% [markdown]
-# **Decode is the experts' weights**, 95% of the floor: 128 tokens meet 252 of 256 experts,
-# 4 tokens each, so 22 GB are fetched for work that takes a tenth of a millisecond. FP8
-# halves the bytes and nearly halves the floor. The cache, which lesson 09 began with, is a
-# fortieth here; that is what MLA did:
+# **Decode is the experts' weights**, 95% of the floors' sum: 128 tokens meet about 252 of
+# 256 experts, 4 tokens to an expert, so 22 GB are fetched for work that takes a tenth of a
+# millisecond. FP8 halves these bytes and nearly halves the sum. The cache, which lesson 09
+# began with, is about a fortieth of all bytes here; that is what MLA did:
 
 # %%
 seen = 128 * 4096  # tokens in the caches of one layer
@@ -981,16 +983,17 @@ assert round(met_experts) == 252 and round(share, 2) == 0.95
 # %% [markdown]
 # **Prefill takes one and a half times as long** for 32 times as many tokens. Its experts
 # still wait for memory, with 128 tokens each; its projections and its attention wait for
-# arithmetic. (The parts run one after the other, so their floors add up. A program that
-# fetched one part's weights during another's arithmetic could come down to the larger of
-# the two sums.)
+# arithmetic. (The parts run one after the other, so their floors add up. Whoever fetched
+# one part's weights during another's arithmetic could come down to the larger of the two
+# columns' sums.)
 #
-# So a GPU that holds whole layers mostly waits when it decodes. V3 is served another way:
-# the paper's unit for decoding has 320 GPUs, and each holds one expert of a layer, to which
-# the tokens of all of them come (§3.4.2).
+# So a GPU that holds whole layers mostly waits for memory when it decodes. V3 is served
+# another way: the paper's unit for decoding has 320 GPUs, and each holds one expert of a
+# layer, to which the tokens of all of them come (§3.4.2).
 #
-# Here the layer runs on the CPU, through Triton's interpreter, at small sizes: prefill and
-# decode, texts of uneven length, experts in bfloat16 and FP8, beside the package's `Block`:
+# Here the layer runs on the CPU, through Triton's interpreter, at small sizes: prefill, and
+# decode of texts of uneven length, beside the modules of the package's `Block`. For experts
+# in FP8 plain PyTorch makes the same roundings:
 
 # %%
 from deepseek_mini.lesson import gpu_section, interpreted_section
@@ -1032,8 +1035,8 @@ assert not dm.diff(v3, r1) and "attention" in names
 # - Measured: 500 steps, a million parameters, three seeds, equal tokens. The
 #   order of the family at this size need not be its order at 671 billion; these steps were
 #   made for cost at scale, and cost was not compared.
-# - Proved, at small sizes and by interpretation: a layer by kernels computes what the
-#   block does, cached or not. No kernel has run on a GPU yet, so its speed is not known.
+# - Proved, at small sizes and by interpretation: a layer by kernels computes what the block
+#   does, in prefill and decode. No kernel has run on a GPU yet, so its speed is not known.
 # - Counted, not measured: memory, operations, training, the floors of a layer.
 #
 # ## Exercises
@@ -1291,9 +1294,9 @@ check("14.3", layer_tensors)
 #    `part.n_activated_experts` highest $s_i + b_i$ in open groups are chosen.
 # 4. The weight of a chosen expert is its score *without* the bias, divided by the sum of
 #    the scores of this token's chosen experts, times `part.route_scale`.
-# 5. An expert computes $W_2\,(\mathrm{silu}(W_1 u) \cdot W_3 u)$, with $\mathrm{silu}(z)
-#    = z / (1 + e^{-z})$. The layer returns $h$ plus the shared expert's output plus the
-#    chosen experts' outputs, each times its weight.
+# 5. An expert computes $W_2\,(\mathrm{silu}(W_1 u) \cdot W_3 u)$, with
+#    $\mathrm{silu}(z) = z / (1 + e^{-z})$. The layer returns $h$ plus the shared expert's
+#    output plus the chosen experts' outputs, each times its weight.
 #
 # By hand, the first of the two tokens below: $x = [1, 7]$ has the mean square 25, so $x$
 # over its root is $[0.2, 1.4]$; times the gains $[5, 10]$, $[1, 14]$. `attend` makes $[7,
