@@ -61,7 +61,7 @@ assert round(ridge) == 267 and flop / moved / ridge < 0.0025
 #
 # Add two vectors of 10 numbers with tiles of 4. That takes three programs:
 #
-# | program | its places $i = 4p + (0, 1, 2, 3)$ | of which exist |
+# | program $p$ | its places $i$, $4p$ and on | of which exist |
 # |---|---|---|
 # | 0 | 0, 1, 2, 3 | all |
 # | 1 | 4, 5, 6, 7 | all |
@@ -75,10 +75,10 @@ assert round(ridge) == 267 and flop / moved / ridge < 0.0025
 # ## In NumPy: a grid is a loop
 #
 # Run the programs one after the other and nothing is left of the mystery. A pointer is an
-# array and a place in it.
+# array and a place in it. A masked lane loads nothing: it gets `other`.
 
 # %%
-def load(array, i, mask, other=0.0):
+def load(array, i, mask, other):
     return np.where(mask, array[np.where(mask, i, 0)], other)  # [BLOCK]
 
 
@@ -89,7 +89,8 @@ def store(array, i, values, mask):
 def add_in_numpy(program, x, y, out, n, BLOCK):
     i = program * BLOCK + np.arange(BLOCK)  # [BLOCK]
     inside = i < n  # [BLOCK]
-    store(out, i, load(x, i, inside) + load(y, i, inside), inside)
+    total = load(x, i, inside, 0.0) + load(y, i, inside, 0.0)
+    store(out, i, total, inside)
     print(f"program {program}: places", *i, "  inside", *inside.astype(int))
 
 
@@ -102,9 +103,15 @@ assert (out == x + y).all()
 # %% [markdown]
 # ## In Triton
 #
-# The same six lines. `tl` is Triton's language; `@triton.jit` makes a kernel of a function;
+# The same lines. `tl` is Triton's language; `@triton.jit` makes a kernel of a function;
 # `tl.constexpr` marks what is known when it is compiled, as every tile's size must be (a
 # power of two). `kernel[grid](...)` launches it.
+#
+# A tensor arrives in a kernel as a **pointer** to its first number. `x + i` is the pointer
+# `i` numbers further on, and with a tile `i` it is a tile of pointers, one a lane.
+# `tl.load(pointers, mask, other)` gives the numbers there, and in masked lanes the third
+# argument. **Without it what they hold is undefined**: on a GPU it can be anything. Here that
+# does no harm, since those lanes are not stored. `tl.store(pointers, values, mask)` stores.
 
 # %%
 @triton.jit
@@ -128,12 +135,14 @@ with interpreted() as seen:
 # the programs one after the other in NumPy, as we did. Outside of a notebook you ask for it
 # by setting `TRITON_INTERPRET=1` *before Python starts*: Triton decides when a function is
 # decorated. Here `interpreted()` switches for a block of code, so that the same notebook can
-# also compile. It adds three things:
+# also compile. It adds four things:
 #
 # - The stock interpreter gets bf16 and FP8 wrong without a word; the package mends it.
 # - It counts what is loaded and stored.
-# - It checks every address. An interpreter follows a wrong one like a GPU does, and takes
-#   the notebook with it.
+# - It watches every address. An interpreter follows a wrong one like a GPU does, and takes
+#   the notebook with it. We call this **the watch**; below it finds programs that meet.
+# - It puts NaN (into integers a large number) where Triton says "undefined", so that a
+#   forgotten third argument shows.
 #
 # The package's version of this kernel differs in one thing: it counts places in 64 bits.
 # $2^{31}$ numbers are 4 GB of bf16; V3's weights have 300 times as many.
@@ -147,8 +156,9 @@ show("kernels.vector_add.add_kernel", "kernels.vector_add.add", docstrings=False
 # A block adds its output to the residual stream and normalises the sum:
 # $h = \text{residual} + x$, $y = h \cdot w / \sqrt{\mathrm{mean}(h^2) + \varepsilon}$. A sum
 # over a row needs the whole row, so give each program a row. V3's has 7,168 numbers; the
-# next power of two is 8,192, and the mask does the rest. Masked lanes load 0, which adds
-# nothing to the sum, and the mean divides by `D`, not by `BLOCK`.
+# next power of two is 8,192, and the mask does the rest. Masked lanes get the third argument
+# of `tl.load`, here 0, which adds nothing to the sum. The mean divides by `D`, not by
+# `BLOCK`. `h_out.dtype.element_ty` is the type of the numbers that `h_out` points to.
 
 # %%
 show("kernels.rmsnorm.add_rmsnorm_kernel")
@@ -159,6 +169,11 @@ show("kernels.rmsnorm.add_rmsnorm_kernel")
 # gain. PyTorch's eager operations go through memory one by one. **Predict**: how many bytes
 # a number do they move, where the kernel moves 8?
 #
+# Notice also what is rounded: `h`, because the stream is stored in bf16 and the norm is
+# that of what is stored; and `unit`, before the weight, because the module of lesson 02 and
+# DeepSeek's do: they cast back to bf16 and then multiply. A kernel that takes a
+# module's place should round where it rounds. (Exercise 20.3 rounds once, at the end.)
+#
 # A dispatch mode sees each operation's inputs and outputs:
 
 # %%
@@ -167,7 +182,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Bytes(TorchDispatchMode):
-    """What eager operations read and write, views aside."""
+    """What eager operations read and write (a view would count: here is none)."""
 
     moved = 0
 
@@ -203,8 +218,9 @@ with interpreted() as seen:
 # %% [markdown]
 # (For each row the kernel loads the weight and stores 1/rms, which the backward pass wants.
 # The weight stays in the cache: 14 KB in V3, which everybody reads.) Both wait for memory
-# all the time, so by the roofline their times compare as their bytes do. The first part of
-# the ladder, against float64 and against the module of lesson 02:
+# all the time, so by the roofline their times compare as their bytes do. Are they right? A
+# **ladder** compares step by step, the simplest thing first. Its first part, against float64
+# and against the module of lesson 02:
 
 # %%
 with interpreted():
@@ -237,7 +253,8 @@ with interpreted():
 # The larger one is its **floor**. FLOP for each byte is its **intensity**; below the
 # **ridge** of 267 memory is the limit, above it arithmetic. Here is every kernel of this
 # course at the released models' sizes, from the same declarations that `make bench-gpu`
-# measures. (FP8 products: 1,600 TFLOP/s, also assumed.)
+# measures on a GPU. (FP8 products: 1,600 TFLOP/s, also assumed. Many names belong to other
+# lessons, which the last column gives: the other columns are enough here.)
 
 # %%
 from importlib import import_module
@@ -328,9 +345,9 @@ with figure(alt, size=(9, 4.2)) as fig:
 # multiply, add to a sum that stays in registers. A loaded number of $A$ is used `BLOCK_N`
 # times, one of $B$ `BLOCK_M` times. In bf16 the intensity of such a step is
 #
-# $$\frac{2 \cdot \text{BLOCK\_M} \cdot \text{BLOCK\_N} \cdot \text{BLOCK\_K}}
-#   {2 \cdot (\text{BLOCK\_M} + \text{BLOCK\_N}) \cdot \text{BLOCK\_K}}
-#   = \frac{\text{BLOCK\_M} \cdot \text{BLOCK\_N}}{\text{BLOCK\_M} + \text{BLOCK\_N}}.$$
+# $$\frac{2 \cdot \mathrm{BLOCK\_M} \cdot \mathrm{BLOCK\_N} \cdot \mathrm{BLOCK\_K}}
+#   {2 \cdot (\mathrm{BLOCK\_M} + \mathrm{BLOCK\_N}) \cdot \mathrm{BLOCK\_K}}
+#   = \frac{\mathrm{BLOCK\_M} \cdot \mathrm{BLOCK\_N}}{\mathrm{BLOCK\_M} + \mathrm{BLOCK\_N}}.$$
 
 # %%
 from matplotlib.patches import Rectangle
@@ -384,6 +401,21 @@ for group in (1, 3):
 # Programs with near numbers run at the same time, 132 and more of them. If they lie in a
 # square they share rows and columns, and what one has loaded the others find in L2. That is
 # `GROUP`, in `tile_of`.
+#
+# Two more things to read the kernel. **Places**: number $(m, k)$ of $A$ [M, K] lies at place
+# $mK + k$. **Tiles with two axes**: as in NumPy, `m[:, None]` is a column, `k[None, :]` a row,
+# and `m[:, None] * K + k[None, :]` is a tile of places. By hand, with rows 0 and 1 and a step
+# of two along $K = 3$:
+#
+# $$\begin{pmatrix} 1&2&3 \\ 4&5&6 \end{pmatrix}: \quad
+#   \begin{pmatrix} 0 \\ 1 \end{pmatrix} \cdot 3 + \begin{pmatrix} 0&1 \end{pmatrix}
+#   = \begin{pmatrix} 0&1 \\ 3&4 \end{pmatrix}, \qquad
+#   \begin{pmatrix} 0 \\ 1 \end{pmatrix} \cdot 3 + \begin{pmatrix} 2&3 \end{pmatrix}
+#   = \begin{pmatrix} 2&3 \\ 5&6 \end{pmatrix}.$$
+#
+# The first step loads $1, 2, 4, 5$. In the second, places 3 and 6 belong to column 3, which
+# does not exist: place 3 is the 4 of the next row, and place 6 is outside. So the mask asks
+# for the row *and* the column: `(m[:, None] < M) & (k[None, :] < K)`.
 
 # %%
 show("kernels.matmul.tile_of", "kernels.matmul.matmul_kernel", docstrings=False)
@@ -519,8 +551,8 @@ assert fits == [True, True, True, False]
 # %% [markdown]
 # No tile that fits comes near the ridge of 267: 85 is the best of these. The rest must come
 # from L2, and so from the order of programs. This is also why a product with few rows
-# (decoding!) is lost: with M = 16 a number of $B$ is used 16 times, whatever the tile, and
-# nobody else wants it.
+# (decoding!) is lost: with $M = 16$ a number of $B$ is used 16 times, whatever the tile,
+# and nobody else wants it.
 #
 # How many programs share an SM at once (its **occupancy**) follows from the same two sizes:
 # with 144 KB of shared memory there is room for one. A matrix product can live with that,
@@ -531,7 +563,9 @@ assert fits == [True, True, True, False]
 # ## Tensor cores
 #
 # `tl.dot` becomes instructions of the **tensor cores**, which multiply small matrices at
-# once. Which one decides the speed, and it depends on the tile:
+# once. (They take at least 16 numbers along K: a GPU's compiler refuses a smaller
+# `BLOCK_K`, the interpreter takes any.) Which one decides the speed, and it depends on the
+# tile:
 #
 # - **HMMA** (since 2017): one warp, 16 rows. An H100 has it too, but reaches its full rate
 #   only with
@@ -825,9 +859,11 @@ for rows, times in took.items():
 # %% [markdown]
 # ## At full size
 #
-# The floors above are the goals' measure. No kernel of the course has run on a GPU yet, and
-# until one has, nothing is claimed but that they are right (by the interpreter, against
-# float64) and what they compile to. This cell runs the matrix product if there is a GPU:
+# The floors above are what the course's kernels are measured against: each has a goal, a
+# share of its floor, and `make bench-gpu` runs them all on a GPU and compares. No kernel has
+# run on one yet, and until one has, nothing is claimed but that they are right (by the
+# interpreter, against float64) and what they compile to. This cell runs the matrix product
+# if there is a GPU:
 
 # %% tags=["nbval-ignore-output"]
 from deepseek_mini.lesson import gpu_section
@@ -894,19 +930,22 @@ gpu_section("matmul")
 # | `tl.program_id(0)` | the number of this program along axis 0 of the grid |
 # | `tl.arange(0, BLOCK)` | 0, 1, ..., BLOCK − 1: a tile [BLOCK] |
 # | `i[:, None]`, `i[None, :]` | as in NumPy, and so is broadcasting |
-# | `tl.load(x + i, mask, other)` | numbers at places `i` of `x`; `other` where the mask is False |
+# | `x + i` | a tile of pointers: to places `i` of `x`, counted in numbers |
+# | `tl.load(x + i, mask, other)` | the numbers there; `other` where the mask is False, **undefined without `other`** |
 # | `tl.store(x + i, value, mask)` | stores them, where the mask is True |
 # | `tl.zeros((M, N), tl.float32)` | a tile of zeros |
 # | `tl.sum(t, axis=0)`, `tl.max(t, axis=0)` | over an axis |
 # | `tl.exp`, `tl.sqrt`, `tl.rsqrt`, `tl.maximum(a, b)` | number by number |
 # | `t.to(tl.float32)` | as another type |
-# | `tl.dot(a, b, total)` | total + a b, for tiles [M, K] and [K, N] |
+# | `tl.dot(a, b, total)` | total + a b, for tiles [M, K] and [K, N]; of bf16 it gives float32 |
 # | `for start in range(0, n, BLOCK):` | a loop |
 # | `-float("inf")` | minus infinity |
 #
 # Masks are combined by `&`, with brackets: `(i < n) & (j < m)`. (The interpreter lets pass
-# what a GPU's compiler refuses, as `and`, or an `if` about a tile.) Tensors are contiguous:
-# row `r` of `x` [rows, D] begins at place `r * D`.
+# what a GPU's compiler refuses, as `and`, or an `if` about a tile.) Where a lane is undefined
+# the check puts NaN. Tensors are contiguous: row `r` of `x` [rows, D] begins at place
+# `r * D`, and number $(m, k)$ of `a` [M, K] lies at place $mK + k$. The sizes of tiles are the
+# caller's choice, each program does its own part, and each number of `out` is stored once.
 
 # %%
 import torch
@@ -954,9 +993,10 @@ check("20.1", product_floor)
 # ## 20.2 A scaled sum
 #
 # *A few lines, 10 minutes.* Store $x_i + \text{scale} \cdot y_i$ in `out`, for all $n$
-# numbers. Program $p$ has the places $p \cdot \text{BLOCK}$ to $(p + 1) \cdot \text{BLOCK} -
-# 1$, of which the last program's may not all exist; the grid has $n / \text{BLOCK}$ programs,
-# rounded up. No lane may load or store where there is no number.
+# numbers. Program $p$ has the places $p \cdot \mathrm{BLOCK}$ to
+# $(p + 1) \cdot \mathrm{BLOCK} - 1$, of which the last program's may not all exist; the grid
+# has $n / \mathrm{BLOCK}$ programs, rounded up. No lane may load or store where there is no
+# number. Load each number once.
 
 # %%
 @triton.jit
@@ -983,7 +1023,8 @@ check("20.2", scaled_sum_kernel)
 # ## 20.3 RMSNorm, a row a program
 #
 # *Some thought, 15 minutes.* `x` holds rows of `D` numbers, each row `stride` numbers after
-# the one before, $\text{stride} \ge D$; **what lies between them is not a number.** `weight`
+# the one before, $\text{stride} \ge D$. **What lies between them is not yours**: here it is
+# NaN, on a GPU it may be anything. `weight`
 # is [D], `out` is [rows, D] without gaps. Program $r$ does row $r$:
 #
 # $$y_i = \frac{x_i}{\sqrt{\frac1D \sum_{j < D} x_j^2 + \text{eps}}} \cdot w_i.$$
@@ -1009,12 +1050,12 @@ def rms_norm_kernel(x, weight, out, stride, D, eps, BLOCK: tl.constexpr):
 
 # %%
 # To try it, take away the # of the next six lines. It should print
-# [[0.8485, 11.3137], [1.4142, 0.0]]
+# [[0.8257, 11.0096], [1.3762, 0.0]]
 # nan = float("nan")
 # x = torch.tensor([[3.0, 4, nan], [5, 0, nan]])  # [rows, stride]
 # weight, out = torch.tensor([1.0, 10]), torch.empty(2, 2)  # [D], [rows, D]
 # with interpreted():
-#     rms_norm_kernel[(2,)](x, weight, out, 3, 2, 0.0, BLOCK=4)
+#     rms_norm_kernel[(2,)](x, weight, out, 3, 2, 0.7, BLOCK=4)
 # print([[round(v, 4) for v in row] for row in out.tolist()])
 check("20.3", rms_norm_kernel)
 
@@ -1062,8 +1103,8 @@ def softmax_kernel(x, out, D, BLOCK: tl.constexpr):
 
 # %%
 # To try it, take away the # of the next five lines. It should print
-# [[0.125, 0.25, 0.625], [0.3333, 0.3333, 0.3333]]
-# x = torch.tensor([[1.0, 2, 5], [7, 7, 7]]).log()  # [rows, D]
+# [[0.125, 0.25, 0.625], [0.0, 1.0, 0.0]]
+# x = torch.tensor([[0, 0.6931, 1.6094], [0, 200, 100]])  # [rows, D]
 # out = torch.empty(2, 3)  # [rows, D]
 # with interpreted():
 #     softmax_kernel[(2,)](x, out, 3, BLOCK=2)
@@ -1075,13 +1116,15 @@ check("20.4", softmax_kernel)
 #
 # *Build it, 25 minutes.* `a` [M, K] and `b` [K, N] are bf16, `out` [M, N] is float32. The
 # grid has two axes: program $(p, q)$ = (`tl.program_id(0)`, `tl.program_id(1)`) makes the
-# tile of `out` with the rows $p \cdot \text{BLOCK\_M}$ and on, and the columns $q \cdot
-# \text{BLOCK\_N}$ and on. It goes along K in steps of BLOCK_K, which is the loop of the
-# lesson.
+# tile of `out` with the rows $p \cdot \mathrm{BLOCK\_M}$ and on, and the columns $q \cdot
+# \mathrm{BLOCK\_N}$ and on. It goes along K in steps of BLOCK_K. With the
+# places as above, a step multiplies the tile of `a` at places $mK + k$ and that of `b` at
+# places $kN + n$.
 #
 # M, N and K are multiples of nothing. No lane may load what its tile does not need (the
 # next row, for one), or store outside of its tile. Sum in float32: `tl.dot(x, y, total)`
-# with a float32 `total` does.
+# with a float32 `total` does. (The sizes here are small. A GPU's tensor cores need a BLOCK_K
+# of 16 or more: with less the kernel does not compile there.)
 #
 # By hand: $\begin{pmatrix} 1&2&3 \\ 4&5&6 \end{pmatrix}$ times a column of ones, in tiles of
 # 2 × 2 × 2. The second step along K has one column of `a` left, $(3, 6)$. Without a mask its
@@ -1108,12 +1151,13 @@ def matmul_kernel(
     ### END SOLUTION
 
 # %%
-# To try it, take away the # of the next five lines. It should print
-# [[6.0], [15.0]]
+# To try it, take away the # of the next six lines. It should print
+# [[5.0, 6.0, 11.0], [11.0, 15.0, 23.0]]
 # a = torch.tensor([[1.0, 2, 3], [4, 5, 6]]).bfloat16()  # [M, K]
-# b, out = torch.ones(3, 1).bfloat16(), torch.empty(2, 1)  # [K, N], [M, N]
+# b = torch.tensor([[0.0, 1, 0], [1, 1, 1], [1, 1, 3]]).bfloat16()  # [K, N]
+# out = torch.empty(2, 3)  # [M, N]
 # with interpreted():
-#     matmul_kernel[(1, 1)](a, b, out, 2, 1, 3, BLOCK_M=2, BLOCK_N=2, BLOCK_K=2)
+#     matmul_kernel[(1, 2)](a, b, out, 2, 3, 3, BLOCK_M=2, BLOCK_N=2, BLOCK_K=2)
 # print(out.tolist())
 check("20.5", matmul_kernel)
 

@@ -58,6 +58,14 @@ def sum_kernel(x, out, D, BLOCK: tl.constexpr):
     tl.store(out + tl.program_id(1), tl.sum(tl.load(x + row + i, i < D, 0.0), axis=0))
 
 
+@triton.jit
+def whole_tile_kernel(x, out, n, OTHER: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    inside = i < n
+    h = tl.load(x + i, inside, 0.0) if OTHER else tl.load(x + i, inside)
+    tl.store(out + i, h)
+
+
 def twice(n=10, mask=(True, True)):
     x, out = torch.randn(n), torch.full((n,), torch.nan)
     with interpreted() as seen:
@@ -123,6 +131,36 @@ def test_programs_that_meet_are_a_fault(kind):
     assert caught.value.kind == "race"
     with interpreted():  # one program has nobody to meet
         meeting_kernel[(1,)](x, out, KIND=kind)
+
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.float8_e5m2, torch.int32, torch.int8])
+def test_masked_lanes_without_other_hold_no_useful_number(dtype):
+    """On a GPU they may hold anything; in Triton's interpreter it is 0."""
+    for other in (False,) if dtype.itemsize == 1 else (True, False):
+        x, out = torch.ones(3).to(dtype), torch.ones(4).to(dtype)
+        with interpreted():
+            whole_tile_kernel[(1,)](x, out, 3, OTHER=other, BLOCK=4)
+        values = out.double()
+        assert values[:3].tolist() == [1, 1, 1]
+        undefined = values[3].isnan() if dtype.is_floating_point else values[3] > 40
+        assert values[3] == 0 if other else undefined
+
+
+@needs_triton
+def test_who_stored_what_and_in_what_tiles():
+    x, out = torch.randn(10), torch.empty(12)
+    with interpreted() as seen:
+        twice_kernel[(3,)](x, out, 10, BLOCK=4, MASK=(True, True))
+    assert seen.writers["out"].tolist() == [0] * 4 + [1] * 4 + [2] * 2 + [-1] * 2
+    assert set(seen.writers["x"]) == {-1} and seen.tiles == {"x": 4, "out": 4}
+    with interpreted() as seen:
+        sum_kernel[(1, 3)](torch.randn(3, 6), out[:3], 6, BLOCK=8)
+    assert seen.writers["out"].tolist() == [0, 1, 2]
+    assert seen.tiles == {"x": 8, "out": 1}
 
 
 @needs_triton

@@ -10,7 +10,9 @@ TRITON_INTERPRET=1 makes all kernels of a process interpreted ones, if it is set
 Triton is imported. Here it need not be set: within the block `@triton.jit` functions
 are interpreted, outside they compile as ever. What the interpreter lets pass is an
 error here: an address outside of all tensors, which would end the process, and two
-programs that meet in one place, which on a GPU run at the same time.
+programs that meet in one place, which on a GPU run at the same time. And what Triton
+leaves undefined, masked lanes of a load without `other`, is NaN or a large integer
+here, not 0.
 
 Where there is no Triton, `triton` and `tl` are stand-ins with which a kernel can be
 defined. Launching it says so in a sentence and leaves the `with` block.
@@ -18,7 +20,7 @@ defined. Launching it says so in a sentence and leaves the `with` block.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import FunctionType
+from types import FunctionType, ModuleType
 from unittest.mock import patch
 
 import numpy as np
@@ -117,4 +119,28 @@ def _patches(seen: Traffic) -> Iterator:
     options = stock.InterpreterOptions(sanitize_overflow=False)
     yield patch.object(stock.interpreter_builder, "options", options)
     interpreter.install(compiled=True)
+    builder = stock.InterpreterBuilder
+    load = builder.create_masked_load
+
+    def create_masked_load(self, ptrs, mask, other, *rest, **how):
+        if other is None and not np.all(mask.data):
+            other = _undefined(ptrs, stock)
+        return load(self, ptrs, mask, other, *rest, **how)
+
+    yield patch.object(builder, "create_masked_load", create_masked_load)
     yield from Watch(seen, stock).patches()
+
+
+def _undefined(pointers: object, stock: ModuleType) -> object:
+    """What masked lanes hold for which a kernel has said nothing: no useful number."""
+    from deepseek_mini.kernels.interpreter import NARROW, narrow
+
+    dtype = pointers.get_element_ty()
+    kind = np.dtype(stock._get_np_dtype(dtype))
+    if dtype in NARROW:
+        value = narrow(np.full(1, np.nan, np.float32), dtype)[0]
+    elif kind.kind == "f":
+        value = np.nan
+    else:
+        value = True if kind.kind == "b" else np.iinfo(kind).max // 3
+    return stock.TensorHandle(np.full(np.shape(pointers.data), value, kind), dtype)

@@ -8,7 +8,7 @@ order, where a GPU gives that of any.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from unittest.mock import patch
 
@@ -30,12 +30,17 @@ class MemoryFault(Exception):
 class Traffic:
     """Bytes that kernels loaded and stored, as if there were no cache; what is masked
     does not count. flops: multiplications and additions of tl.dot.
+
+    Of the last launch, by the names of its tensors: writers, the program that stored
+    each element, -1 where none did; tiles, the lanes of the widest load or store.
     """
 
     programs: int = 0
     loaded: int = 0
     stored: int = 0
     flops: int = 0
+    writers: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    tiles: dict[str, int] = field(default_factory=dict, repr=False)
 
     @property
     def moved(self) -> int:
@@ -123,10 +128,14 @@ class Watch:
 
         What the kernel stored is copied back at the end.
         """
-        self.extents, moved = [], {}
+        self.extents, self.seen.tiles, moved = [], {}, {}
         there = [self._moved(name, x, moved) for name, x in zip(names, args)]
         named = {name: self._moved(name, x, moved) for name, x in kwargs.items()}
         yield [*there, *args[len(names) :]], named
+        self.seen.writers = {
+            e.name: e.writers[e.first - e.memory : e.end - e.memory : e.itemsize]
+            for e in self.extents
+        }
         for original, copy, _, _ in moved.values():
             original.copy_(copy[_GUARD:-_GUARD])
 
@@ -163,6 +172,8 @@ class Watch:
                 self.seen.stored += here.size * extent.itemsize
             else:
                 self.seen.loaded += here.size * extent.itemsize
+            lanes = max(self.seen.tiles.get(extent.name, 0), np.size(pointers))
+            self.seen.tiles[extent.name] = lanes
             self._meets(extent, here - extent.memory, stores)
 
     def _atomic(self, pointers: np.ndarray, mask: np.ndarray) -> None:

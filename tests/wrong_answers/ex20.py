@@ -71,6 +71,48 @@ def floor_time_alone(M, N, K, size, rate, bandwidth):
     return floor_by_max(M, N, K, size, rate, bandwidth)[0]
 
 
+def _word(limit_is_compute):
+    def floor(M, N, K, size, rate, bandwidth):
+        time = floor_by_max(M, N, K, size, rate, bandwidth)[0]
+        flop, moved = 2 * M * N * K, size * (M * K + N * K + M * N)
+        compute = limit_is_compute(M, flop, moved, rate, bandwidth)
+        return time, "compute" if compute else "memory"
+
+    return floor
+
+
+floor_word_by_rows = _word(lambda M, *_: M > 100)
+floor_word_by_half = _word(lambda M, f, m, rate, bw: f / rate > 2 * m / bw)
+floor_word_by_rate = _word(lambda M, flop, moved, rate, bw: flop / moved >= rate)
+
+
+def floor_capital(M, N, K, size, rate, bandwidth):
+    time, limit = floor_by_max(M, N, K, size, rate, bandwidth)
+    return time, limit.capitalize()
+
+
+def floor_turned(M, N, K, size, rate, bandwidth):
+    return floor_by_max(M, N, K, size, rate, bandwidth)[::-1]
+
+
+def floor_in_milliseconds(M, N, K, size, rate, bandwidth):
+    time, limit = floor_by_max(M, N, K, size, rate, bandwidth)
+    return time / 1000, limit
+
+
+def floor_in_bits(M, N, K, size, rate, bandwidth):
+    return floor_by_max(M, N, K, 8 * size, rate, bandwidth)
+
+
+def floor_without_b(M, N, K, size, rate, bandwidth):
+    return _floor(2 * M * N * K, size * (M * K + 2 * M * N), rate, bandwidth)
+
+
+def floor_in_torch(M, N, K, size, rate, bandwidth):
+    time, limit = floor_by_max(M, N, K, size, rate, bandwidth)
+    return torch.tensor(time, dtype=torch.float64), limit
+
+
 # --- 20.2 -------------------------------------------------------------------------
 
 
@@ -199,6 +241,63 @@ def sum_in_torch(x, y, out, n, scale, BLOCK):
 def sum_other_parameters(x, y, out, n, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(out + i, tl.load(x + i, i < n) + tl.load(y + i, i < n), i < n)
+
+
+@triton.jit
+def sum_by_one_program(x, y, out, n, scale, BLOCK: tl.constexpr):
+    if tl.program_id(0) == 0:
+        for start in range(0, n, BLOCK):
+            i = start + tl.arange(0, BLOCK)
+            mask = i < n
+            total = tl.load(x + i, mask) + scale * tl.load(y + i, mask)
+            tl.store(out + i, total, mask)
+
+
+@triton.jit
+def sum_strided(x, y, out, n, scale, BLOCK: tl.constexpr):
+    i = tl.program_id(0) + tl.num_programs(0) * tl.arange(0, BLOCK)
+    mask = i < n
+    tl.store(out + i, tl.load(x + i, mask) + scale * tl.load(y + i, mask), mask)
+
+
+@triton.jit
+def sum_stored_twice(x, y, out, n, scale, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < n
+    a = tl.load(x + i, mask)
+    tl.store(out + i, a, mask)
+    tl.store(out + i, a + scale * tl.load(y + i, mask), mask)
+
+
+@triton.jit
+def sum_loaded_twice(x, y, out, n, scale, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < n
+    total = tl.load(x + i, mask) * 0 + tl.load(x + i, mask)
+    tl.store(out + i, total + scale * tl.load(y + i, mask), mask)
+
+
+@triton.jit
+def sum_clamped(x, y, out, n, scale, BLOCK: tl.constexpr):
+    """The lanes behind the last number all do the last number."""
+    i = tl.minimum(tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), n - 1)
+    tl.store(out + i, tl.load(x + i) + scale * tl.load(y + i))
+
+
+@triton.jit
+def sum_x_stored_again(x, y, out, n, scale, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < n
+    a = tl.load(x + i, mask)
+    tl.store(x + i, a, mask)
+    tl.store(out + i, a + scale * tl.load(y + i, mask), mask)
+
+
+@triton.jit
+def sum_one_pointer(x, y, out, n, scale, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < n
+    tl.store(out + i, tl.load(x, mask) + scale * tl.load(y, mask), mask)
 
 
 # --- 20.3 -------------------------------------------------------------------------
@@ -365,6 +464,70 @@ def norm_loaded_twice(x, weight, out, stride, D, eps, BLOCK: tl.constexpr):
     inverse = tl.rsqrt(tl.sum(h * h, axis=0) / D + eps)
     h = tl.load(x + row * stride + i, i < D, 0.0).to(tl.float32)
     w = tl.load(weight + i, i < D, 0.0).to(tl.float32)
+    tl.store(out + row * D + i, h * inverse * w, i < D)
+
+
+@triton.jit
+def norm_no_other(x, weight, out, stride, D, eps, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    i = tl.arange(0, BLOCK)
+    h = tl.load(x + row * stride + i, i < D).to(tl.float32)
+    w = tl.load(weight + i, i < D).to(tl.float32)
+    inverse = tl.rsqrt(tl.sum(h * h, axis=0) / D + eps)
+    tl.store(out + row * D + i, h * inverse * w, i < D)
+
+
+@triton.jit
+def norm_by_one_program(x, weight, out, stride, D, eps, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    if tl.program_id(0) == 0:
+        for row in range(tl.num_programs(0)):
+            h = tl.load(x + row * stride + i, i < D, 0.0).to(tl.float32)
+            w = tl.load(weight + i, i < D, 0.0).to(tl.float32)
+            inverse = tl.rsqrt(tl.sum(h * h, axis=0) / D + eps)
+            tl.store(out + row * D + i, h * inverse * w, i < D)
+
+
+@triton.jit
+def norm_stored_between(x, weight, out, stride, D, eps, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    i = tl.arange(0, BLOCK)
+    h = tl.load(x + row * stride + i, i < D, 0.0).to(tl.float32)
+    tl.store(out + row * D + i, h, i < D)
+    w = tl.load(weight + i, i < D, 0.0).to(tl.float32)
+    inverse = tl.rsqrt(tl.sum(h * h, axis=0) / D + eps)
+    tl.store(out + row * D + i, h * inverse * w, i < D)
+
+
+@triton.jit
+def norm_into_x_too(x, weight, out, stride, D, eps, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    i = tl.arange(0, BLOCK)
+    stored = tl.load(x + row * stride + i, i < D, 0.0)
+    tl.store(x + row * stride + i, stored, i < D)
+    h = stored.to(tl.float32)
+    w = tl.load(weight + i, i < D, 0.0).to(tl.float32)
+    inverse = tl.rsqrt(tl.sum(h * h, axis=0) / D + eps)
+    tl.store(out + row * D + i, h * inverse * w, i < D)
+
+
+@triton.jit
+def norm_eps_in_sum(x, weight, out, stride, D, eps, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    i = tl.arange(0, BLOCK)
+    h = tl.load(x + row * stride + i, i < D, 0.0).to(tl.float32)
+    w = tl.load(weight + i, i < D, 0.0).to(tl.float32)
+    inverse = tl.rsqrt((tl.sum(h * h, axis=0) + eps) / D)
+    tl.store(out + row * D + i, h * inverse * w, i < D)
+
+
+@triton.jit
+def norm_eps_fixed(x, weight, out, stride, D, eps, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    i = tl.arange(0, BLOCK)
+    h = tl.load(x + row * stride + i, i < D, 0.0).to(tl.float32)
+    w = tl.load(weight + i, i < D, 0.0).to(tl.float32)
+    inverse = tl.rsqrt(tl.sum(h * h, axis=0) / D + 1e-6)
     tl.store(out + row * D + i, h * inverse * w, i < D)
 
 
@@ -564,6 +727,150 @@ def softmax_row_forgotten(x, out, D, BLOCK: tl.constexpr):
         i = start + lanes
         z = tl.load(x + i, i < D, -float("inf"))
         tl.store(out + i, tl.exp(z - largest) / total, i < D)
+
+
+@triton.jit
+def softmax_latest_maximum(x, out, D, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * D
+    lanes = tl.arange(0, BLOCK)
+    largest = -float("inf")
+    total = 0.0
+    for start in range(0, D, BLOCK):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, -float("inf"))
+        new = tl.max(z, axis=0)
+        total = total * tl.exp(largest - new) + tl.sum(tl.exp(z - new), axis=0)
+        largest = new
+    for start in range(0, D, BLOCK):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, 0.0)
+        tl.store(out + row + i, tl.exp(z - largest) / total, i < D)
+
+
+@triton.jit
+def softmax_first_maximum(x, out, D, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * D
+    lanes = tl.arange(0, BLOCK)
+    largest = -float("inf")
+    total = 0.0
+    for start in range(0, D, BLOCK):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, -float("inf"))
+        if start == 0:
+            largest = tl.max(z, axis=0)
+        total += tl.sum(tl.exp(z - largest), axis=0)
+    for start in range(0, D, BLOCK):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, 0.0)
+        tl.store(out + row + i, tl.exp(z - largest) / total, i < D)
+
+
+@triton.jit
+def softmax_first_number(x, out, D, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * D
+    lanes = tl.arange(0, BLOCK)
+    largest = tl.load(x + row)
+    total = 0.0
+    for start in range(0, D, BLOCK):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, -float("inf"))
+        total += tl.sum(tl.exp(z - largest), axis=0)
+    for start in range(0, D, BLOCK):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, 0.0)
+        tl.store(out + row + i, tl.exp(z - largest) / total, i < D)
+
+
+@triton.jit
+def softmax_sixteen(x, out, D, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * D
+    lanes = tl.arange(0, 16)
+    largest = -float("inf")
+    total = 0.0
+    for start in range(0, D, 16):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, -float("inf"))
+        new = tl.maximum(largest, tl.max(z, axis=0))
+        total = total * tl.exp(largest - new) + tl.sum(tl.exp(z - new), axis=0)
+        largest = new
+    for start in range(0, D, 16):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, 0.0)
+        tl.store(out + row + i, tl.exp(z - largest) / total, i < D)
+
+
+@triton.jit
+def softmax_whole_row(x, out, D, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * D
+    lanes = tl.arange(0, 4096)
+    largest = -float("inf")
+    total = 0.0
+    for start in range(0, D, 4096):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, -float("inf"))
+        new = tl.maximum(largest, tl.max(z, axis=0))
+        total = total * tl.exp(largest - new) + tl.sum(tl.exp(z - new), axis=0)
+        largest = new
+    for start in range(0, D, 4096):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, 0.0)
+        tl.store(out + row + i, tl.exp(z - largest) / total, i < D)
+
+
+@triton.jit
+def softmax_from_thousand(x, out, D, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * D
+    lanes = tl.arange(0, BLOCK)
+    largest = -1e3
+    total = 0.0
+    for start in range(0, D, BLOCK):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, -1e3)
+        new = tl.maximum(largest, tl.max(z, axis=0))
+        total = total * tl.exp(largest - new) + tl.sum(tl.exp(z - new), axis=0)
+        largest = new
+    for start in range(0, D, BLOCK):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, 0.0)
+        tl.store(out + row + i, tl.exp(z - largest) / total, i < D)
+
+
+@triton.jit
+def softmax_kept_in_out(x, out, D, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * D
+    lanes = tl.arange(0, BLOCK)
+    largest = -float("inf")
+    total = 0.0
+    for start in range(0, D, BLOCK):
+        i = start + lanes
+        z = tl.load(x + row + i, i < D, -float("inf"))
+        tl.store(out + row + i, z, i < D)
+        new = tl.maximum(largest, tl.max(z, axis=0))
+        total = total * tl.exp(largest - new) + tl.sum(tl.exp(z - new), axis=0)
+        largest = new
+    for start in range(0, D, BLOCK):
+        i = start + lanes
+        z = tl.load(out + row + i, i < D, 0.0)
+        tl.store(out + row + i, tl.exp(z - largest) / total, i < D)
+
+
+@triton.jit
+def softmax_by_one_program(x, out, D, BLOCK: tl.constexpr):
+    if tl.program_id(0) == 0:
+        for program in range(tl.num_programs(0)):
+            row = program * D
+            largest = -float("inf")
+            total = 0.0
+            for start in range(0, D, BLOCK):
+                i = start + tl.arange(0, BLOCK)
+                z = tl.load(x + row + i, i < D, -float("inf"))
+                new = tl.maximum(largest, tl.max(z, axis=0))
+                total = total * tl.exp(largest - new) + tl.sum(tl.exp(z - new), axis=0)
+                largest = new
+            for start in range(0, D, BLOCK):
+                i = start + tl.arange(0, BLOCK)
+                z = tl.load(x + row + i, i < D, 0.0)
+                tl.store(out + row + i, tl.exp(z - largest) / total, i < D)
 
 
 # --- 20.5 -------------------------------------------------------------------------
@@ -772,6 +1079,163 @@ def matmul_in_torch(a, b, out, M, N, K, BLOCK_M: tl.constexpr, BLOCK_N: tl.const
     tl.store(out + m * N + n, total, (m < M) & (n < N))
 
 
+@triton.jit
+def matmul_no_other(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        x = tl.load(a + m * K + k[None, :], (m < M) & (k[None, :] < K))
+        y = tl.load(b + k[:, None] * N + n, (k[:, None] < K) & (n < N))
+        total = tl.dot(x, y, total)
+    tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
+@triton.jit
+def matmul_no_other_in_b(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                         BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        x = tl.load(a + m * K + k[None, :], (m < M) & (k[None, :] < K), 0.0)
+        y = tl.load(b + k[:, None] * N + n, (k[:, None] < K) & (n < N))
+        total = tl.dot(x, y, total)
+    tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
+@triton.jit
+def matmul_steps_of_16(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                       BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, 16):
+        k = start + tl.arange(0, 16)
+        x = tl.load(a + m * K + k[None, :], (m < M) & (k[None, :] < K), 0.0)
+        y = tl.load(b + k[:, None] * N + n, (k[:, None] < K) & (n < N), 0.0)
+        total = tl.dot(x, y, total)
+    tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
+@triton.jit
+def matmul_steps_of_2(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                      BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, 2):
+        k = start + tl.arange(0, 2)
+        x = tl.load(a + m * K + k[None, :], (m < M) & (k[None, :] < K), 0.0)
+        y = tl.load(b + k[:, None] * N + n, (k[:, None] < K) & (n < N), 0.0)
+        total = tl.dot(x, y, total)
+    tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
+@triton.jit
+def matmul_stored_each_step(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                            BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        x = tl.load(a + m * K + k[None, :], (m < M) & (k[None, :] < K), 0.0)
+        y = tl.load(b + k[:, None] * N + n, (k[:, None] < K) & (n < N), 0.0)
+        total = tl.dot(x, y, total)
+        tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
+@triton.jit
+def matmul_total_twice(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                       BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        x = tl.load(a + m * K + k[None, :], (m < M) & (k[None, :] < K), 0.0)
+        y = tl.load(b + k[:, None] * N + n, (k[:, None] < K) & (n < N), 0.0)
+        total += tl.dot(x, y, total)
+    tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
+@triton.jit
+def matmul_step_of_n(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, BLOCK_N):
+        k = start + tl.arange(0, BLOCK_K)
+        x = tl.load(a + m * K + k[None, :], (m < M) & (k[None, :] < K), 0.0)
+        y = tl.load(b + k[:, None] * N + n, (k[:, None] < K) & (n < N), 0.0)
+        total = tl.dot(x, y, total)
+    tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
+@triton.jit
+def matmul_stride_of_b(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                       BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        x = tl.load(a + m * K + k[None, :], (m < M) & (k[None, :] < K), 0.0)
+        y = tl.load(b + k[:, None] * K + n, (k[:, None] < K) & (n < N), 0.0)
+        total = tl.dot(x, y, total)
+    tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
+@triton.jit
+def matmul_masks_by_and(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                        BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        x = tl.load(a + m * K + k[None, :], (m < M) and (k[None, :] < K), 0.0)
+        y = tl.load(b + k[:, None] * N + n, (k[:, None] < K) and (n < N), 0.0)
+        total = tl.dot(x, y, total)
+    tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
+@triton.jit
+def matmul_no_brackets(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                       BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        x = tl.load(a + m * K + k[None, :], m < M & k[None, :] < K, 0.0)
+        y = tl.load(b + k[:, None] * N + n, (k[:, None] < K) & (n < N), 0.0)
+        total = tl.dot(x, y, total)
+    tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
+@triton.jit
+def matmul_by_one_program(a, b, out, M, N, K, BLOCK_M: tl.constexpr,
+                          BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    if tl.program_id(0) + tl.program_id(1) == 0:
+        for row in range(0, M, BLOCK_M):
+            for column in range(0, N, BLOCK_N):
+                m = row + tl.arange(0, BLOCK_M)[:, None]
+                n = column + tl.arange(0, BLOCK_N)[None, :]
+                total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+                for start in range(0, K, BLOCK_K):
+                    k = start + tl.arange(0, BLOCK_K)
+                    x = tl.load(a + m * K + k[None, :], (m < M) & (k[None, :] < K), 0.0)
+                    y = tl.load(b + k[:, None] * N + n, (k[:, None] < K) & (n < N), 0.0)
+                    total = tl.dot(x, y, total)
+                tl.store(out + m * N + n, total, (m < M) & (n < N))
+
+
 ANSWERS = {
     "20.1": Answers(
         right=[floor_by_max, floor_by_if],
@@ -785,6 +1249,15 @@ ANSWERS = {
             Wrong(floor_without_reuse, "loaded once"),
             Wrong(floor_in_seconds, "these are seconds"),
             Wrong(floor_time_alone, "tuple"),
+            Wrong(floor_word_by_rows, "the word names the other limit"),
+            Wrong(floor_word_by_half, "the word names the other limit"),
+            Wrong(floor_word_by_rate, "the word names the other limit"),
+            Wrong(floor_capital, "the word must be"),
+            Wrong(floor_turned, "time stands first"),
+            Wrong(floor_in_milliseconds, "these are milliseconds"),
+            Wrong(floor_in_bits, "not bits"),
+            Wrong(floor_without_b, "three matrices move"),
+            Wrong(floor_in_torch, "torch tensor"),
         ],
     ),
     "20.2": Answers(
@@ -793,7 +1266,7 @@ ANSWERS = {
             Wrong(sum_no_mask, "need a mask when they load"),
             Wrong(sum_store_unmasked, "must not store either"),
             Wrong(sum_one_too_many, "element 10 of x"),
-            Wrong(sum_one_too_few, "should be"),
+            Wrong(sum_one_too_few, "element 9 of out is never stored"),
             Wrong(sum_same_lanes, "same work"),
             Wrong(sum_overlapping, "reaches into"),
             Wrong(sum_x_scaled, "the wrong one"),
@@ -806,6 +1279,13 @@ ANSWERS = {
             Wrong(sum_not_stored, "never stored"),
             Wrong(sum_in_torch, "expected a kernel"),
             Wrong(sum_other_parameters, "keep the parameters"),
+            Wrong(sum_by_one_program, "stores element 4 of out, which is program 1"),
+            Wrong(sum_strided, "program 1 stores element 1 of out"),
+            Wrong(sum_stored_twice, "80 bytes are stored, not 40"),
+            Wrong(sum_loaded_twice, "120 bytes are loaded, not 80"),
+            Wrong(sum_clamped, "bytes are loaded, not"),
+            Wrong(sum_x_stored_again, "belongs into out"),
+            Wrong(sum_one_pointer, "alone is one place"),
         ],
     ),
     "20.3": Answers(
@@ -823,9 +1303,15 @@ ANSWERS = {
             Wrong(norm_layer, "LayerNorm"),
             Wrong(norm_no_weight, "plays no part"),
             Wrong(norm_stride_forgotten, "stride numbers after"),
-            Wrong(norm_stride_in_out, "must not store"),
+            Wrong(norm_stride_in_out, "out has no gaps"),
             Wrong(norm_first_row, "same work"),
             Wrong(norm_loaded_twice, "bytes are loaded, not"),
+            Wrong(norm_no_other, "has a third argument"),
+            Wrong(norm_by_one_program, "which is program 1"),
+            Wrong(norm_stored_between, "bytes are stored, not"),
+            Wrong(norm_into_x_too, "belongs into out"),
+            Wrong(norm_eps_in_sum, "added to the mean"),
+            Wrong(norm_eps_fixed, "not the one that the kernel is given"),
         ],
     ),
     "20.4": Answers(
@@ -835,12 +1321,20 @@ ANSWERS = {
             Wrong(softmax_no_maximum, "no float32"),
             Wrong(softmax_not_rescaled, "relative to the old one"),
             Wrong(softmax_of_pieces, "a softmax of its own"),
-            Wrong(softmax_first_piece, "out holds NaN"),
+            Wrong(softmax_first_piece, "last piece is a shorter one"),
             Wrong(softmax_zeros, "took part as zeros"),
             Wrong(softmax_unmasked, "need a mask"),
             Wrong(softmax_last_total, "only the last piece"),
             Wrong(softmax_unfinished, "maximum and the sum after each piece"),
             Wrong(softmax_row_forgotten, "same work"),
+            Wrong(softmax_latest_maximum, "not that of this piece"),
+            Wrong(softmax_first_maximum, "not that of the first one"),
+            Wrong(softmax_first_number, "a row may rise"),
+            Wrong(softmax_sixteen, "the widest tile of x has 16 lanes"),
+            Wrong(softmax_whole_row, "the widest tile of x has 4096 lanes"),
+            Wrong(softmax_from_thousand, "begins at minus infinity"),
+            Wrong(softmax_kept_in_out, "bytes are stored, not"),
+            Wrong(softmax_by_one_program, "which is program 1"),
         ],
     ),
     "20.5": Answers(
@@ -848,7 +1342,7 @@ ANSWERS = {
         wrong=[
             Wrong(matmul_k_unmasked, "need a mask when they load"),
             Wrong(matmul_next_row, "bytes are loaded, not"),
-            Wrong(matmul_in_bf16, "rounded to bf16"),
+            Wrong(matmul_in_bf16, "the sum has 16 bits"),
             Wrong(matmul_store_unmasked, "must not store"),
             Wrong(matmul_columns_unmasked, "another program"),
             Wrong(matmul_whole_steps, "shorter step along K is missing"),
@@ -858,6 +1352,17 @@ ANSWERS = {
             Wrong(matmul_one_axis, "same work"),
             Wrong(matmul_b_as_it_is_not, "M, N and K"),
             Wrong(matmul_in_torch, "no torch and no NumPy"),
+            Wrong(matmul_no_other, "third argument"),
+            Wrong(matmul_no_other_in_b, "third argument"),
+            Wrong(matmul_steps_of_16, "the widest tile of a has"),
+            Wrong(matmul_steps_of_2, "the widest tile of a has"),
+            Wrong(matmul_stored_each_step, "bytes are stored, not"),
+            Wrong(matmul_total_twice, "adds the total twice"),
+            Wrong(matmul_step_of_n, "BLOCK_K, not that of BLOCK_N"),
+            Wrong(matmul_stride_of_b, "rows of b N"),
+            Wrong(matmul_masks_by_and, "combined by &"),
+            Wrong(matmul_no_brackets, "combined by &"),
+            Wrong(matmul_by_one_program, "which is program 1"),
         ],
     ),
 }

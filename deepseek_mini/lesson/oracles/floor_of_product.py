@@ -31,12 +31,6 @@ def _sum(*args):
     return sum(times.values()), _longer(times)[1]
 
 
-def _shorter(*args):
-    times = _times(*args)
-    limit = min(times, key=times.get)
-    return times[limit], limit
-
-
 def _other_word(*args):
     time, limit = product_floor(*args)
     return time, "compute" if limit == "memory" else "memory"
@@ -57,6 +51,32 @@ def _seconds(*args):
     return time / 1e6, limit
 
 
+def _without_b(M, N, K, size, rate, bandwidth):
+    moved = size * (M * K + 2 * M * N)
+    return _longer(_times(M, N, K, size, rate, bandwidth, moved=moved))
+
+
+def _bits(M, N, K, size, rate, bandwidth):
+    return product_floor(M, N, K, 8 * size, rate, bandwidth)
+
+
+def _milliseconds(*args):
+    time, limit = product_floor(*args)
+    return time / 1e3, limit
+
+
+def _turned(got, want, args):
+    """The right two, the word first."""
+    return tuple(got) == tuple(want)[::-1]
+
+
+def _renamed(got, want, args):
+    return abs(got[0] - want[0]) <= 1e-9 * want[0] and got[1] not in (
+        "compute",
+        "memory",
+    )
+
+
 def floor_cases(rng):
     for size in (1, 2, 4):
         for label, rows, rates, bandwidths in (
@@ -69,6 +89,14 @@ def floor_cases(rng):
             bandwidth = float(rng.integers(*bandwidths)) / 10
             args = (M, N, K, size, rate, bandwidth)
             yield Case(args, f"{label}: {M} x {K} times {K} x {N}, {size} bytes")
+    M, N = (int(n) for n in rng.integers(4000, 6000, size=2))
+    yield Case((M, N, 16, 2, 800.0, 3.0), f"a thin one: {M} x 16 times 16 x {N}")
+    for ratio in (1.2, 0.8):  # of the time for computing to that for memory
+        M, N, K = (int(n) for n in rng.integers(500, 2000, size=3))
+        moved = 2 * (M * K + K * N + M * N)
+        rate = round(2 * M * N * K * 2.5 / moved / ratio, 1)
+        args = (M, N, K, 2, rate, 2.5)
+        yield Case(args, f"near the ridge: {M} x {K} times {K} x {N}, 2 bytes")
 
 
 def _near(wrong):
@@ -78,11 +106,19 @@ def _near(wrong):
         try:
             time, limit = got
             theirs, word = wrong(*args)
+            if not isinstance(time, int | float):
+                return False
             return word == limit and abs(time - theirs) <= 1e-9 * abs(theirs)
         except (TypeError, ValueError):
             return False
 
     return when
+
+
+def _is_shorter(got, want, args):
+    """Whatever the word is."""
+    time = min(_times(*args).values())
+    return isinstance(got[0], float) and abs(got[0] - time) <= 1e-9 * time
 
 
 FLOOR = Exercise(
@@ -102,11 +138,22 @@ FLOOR = Exercise(
             "loading and computing happen at the same time, so the times do not add up",
             when=_near(_sum),
         ),
-        Mistake("this is the shorter of the two times", when=_near(_shorter)),
+        Mistake(
+            "three matrices move: a [M, K], b [K, N] and the result [M, N], each once",
+            when=_near(_without_b),
+        ),
+        Mistake("this is the shorter of the two times", when=_is_shorter),
         Mistake(
             "the time is right, but the word names the other limit",
             when=_near(_other_word),
         ),
+        Mistake(
+            "the time is right, but the word must be 'compute' or 'memory'",
+            when=_renamed,
+        ),
+        Mistake("the time stands first, then the word", when=_turned),
+        Mistake("a number has `size` bytes, not bits", when=_near(_bits)),
+        Mistake("these are milliseconds, not micro", when=_near(_milliseconds)),
         Mistake("the result must be stored, too", when=_near(_without_result)),
         Mistake(
             "memory is counted in bytes, not in numbers",

@@ -19,52 +19,64 @@ def same(wrong):
     return when
 
 
-def _unwritten(got, want, args):
-    """Whether something of the output was never stored: it held NaN."""
-    return isinstance(got, torch.Tensor) and bool((got.isnan() & ~want.isnan()).any())
+def has_nan(got, want, args):
+    return isinstance(got, torch.Tensor) and bool(got.isnan().any())
 
 
-LOADS_OUTSIDE = Mistake(
-    "a tile has BLOCK lanes whether or not there are so many numbers: those that have "
-    "none need a mask when they load",
-    raises="MemoryFault: .* loads element",
+def faults(places, stored):
+    """The faults that raise something; how the inputs' and out's places are counted."""
+    return (
+        Mistake(
+            "a tile has all its lanes whether or not there are so many numbers: those "
+            f"that have none need a mask when they load. Or the places are wrong: "
+            f"{places}",
+            raises="MemoryFault: .* loads element [^;]*but",
+        ),
+        Mistake(
+            "two programs have the same work, or one of them reaches into the other's: "
+            f"which places do the first two load and store? {stored}",
+            raises="MemoryFault: .* another program",
+        ),
+        Mistake(
+            "lanes for which there is no number must not store either: a store has a "
+            f"mask too. Or the places are wrong: {stored}",
+            raises="MemoryFault: .* stores element [^;]*but",
+        ),
+        Mistake(
+            "which program, and which of its lanes, should store it? A mask that is "
+            f"False there, or a last tile left out? {stored}",
+            raises="MemoryFault: .* never stored",
+        ),
+        *COMMON,
+    )
+
+
+COMMON = (
+    Mistake(
+        "the caller still needs its inputs: the result belongs into out",
+        raises="MemoryFault: the kernel stores into",
+    ),
+    Mistake(
+        "a tensor comes as a pointer to its first number: numbers come by tl.load",
+        raises="'int' object is not iterable|unsupported tensor index",
+    ),
+    Mistake(
+        "the tensor's name alone is one place, that of its first number: x + i is a "
+        "tile of places",
+        raises="if pointer argument is not a block",
+    ),
+    Mistake(
+        "the size of a tile must be known when the kernel is compiled: keep "
+        "`tl.constexpr` in the parameters",
+        raises="must be of type tl.constexpr|constexpr",
+    ),
 )
-STORES_OUTSIDE = Mistake(
-    "lanes for which there is no number must not store either: a store has a mask too",
-    raises="MemoryFault: .* stores element [^;]*but",
-)
-MEETING = Mistake(
-    "two programs have the same work, or one of them reaches into the other's: which "
-    "places do the first two load and store?",
-    raises="MemoryFault: .* another program",
-)
-INPUT_STORED = Mistake(
-    "the caller still needs its inputs: the result belongs into out",
-    raises="MemoryFault: the kernel stores into",
+UNDEFINED = Mistake(
+    "NaN came out: a masked lane holds anything (here NaN) unless the load has a third "
+    "argument, tl.load(pointers, mask, other), and a sum takes all lanes",
+    when=has_nan,
 )
 HOST_CODE = Mistake(
     "inside of a kernel there is triton.language alone, no torch and no NumPy",
     raises="(got an unexpected keyword argument|torch\\.|numpy|must be Tensor)",
-)
-POINTER = Mistake(
-    "a tensor comes as a pointer to its first number: numbers come by tl.load",
-    raises="'int' object is not iterable|unsupported tensor index",
-)
-NOT_CONSTANT = Mistake(
-    "the size of a tile must be known when the kernel is compiled: keep "
-    "`tl.constexpr` in the parameters",
-    raises="must be of type tl.constexpr|constexpr",
-)
-UNWRITTEN = Mistake(
-    "part of out was never stored, or NaN came out: out holds NaN before the launch",
-    when=_unwritten,
-)
-
-FAULTS = (
-    LOADS_OUTSIDE,
-    MEETING,
-    STORES_OUTSIDE,
-    INPUT_STORED,
-    POINTER,
-    NOT_CONSTANT,
 )

@@ -5,9 +5,9 @@ import torch
 
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, tensor
 from deepseek_mini.lesson.oracles.kernel_faults import (
-    FAULTS,
     HOST_CODE,
-    UNWRITTEN,
+    faults,
+    has_nan,
     same,
 )
 
@@ -72,6 +72,7 @@ def judge_norm(theirs, rng):
         theirs,
         rng,
         grid=lambda x, *_: (len(x),),
+        owner=lambda x, w, out, *_: np.arange(out.numel()) // out.shape[1],
         most=lambda x, w, out, stride, D, *_: 2 * len(x) * D * x.element_size(),
     )
 
@@ -86,7 +87,10 @@ NORM = Exercise(
     cases=norm_cases,
     judge=judge_norm,
     mistakes=(
-        *FAULTS,
+        *faults(
+            "row r of x begins at r * stride, and weight has D numbers",
+            "out has no gaps: row r begins at place r * D",
+        ),
         Mistake(
             "on a GPU a sum of bf16 would be rounded after every addition: make the "
             "numbers float32 first",
@@ -102,12 +106,20 @@ NORM = Exercise(
             gives=_with(lambda s, h, D, eps, B: (s + eps).rsqrt()),
         ),
         Mistake(
-            "eps is missing",
-            gives=_with(lambda s, h, D, eps, B: (s / D).rsqrt()),
+            "eps is missing, or it is not the one that the kernel is given",
+            when=same(_with(lambda s, h, D, eps, B: (s / D).rsqrt())),
         ),
         Mistake(
             "eps stands under the root, beside the mean square",
             gives=_with(lambda s, h, D, eps, B: 1 / ((s / D).sqrt() + eps)),
+        ),
+        Mistake(
+            "eps is added to the mean, not to the sum before it is divided by D",
+            gives=_with(lambda s, h, D, eps, B: ((s + eps) / D).rsqrt()),
+        ),
+        Mistake(
+            "the mean of D numbers divides by D, not by D - 1",
+            gives=_with(lambda s, h, D, eps, B: (s / (D - 1) + eps).rsqrt()),
         ),
         Mistake(
             "the root is missing",
@@ -132,13 +144,11 @@ NORM = Exercise(
             when=same(_close_rows),
         ),
         Mistake(
-            "NaN came out. What lies between the rows is NaN, and so is out before the "
-            "launch: which lanes load what is not theirs, and which store nothing?",
-            when=lambda got, want, args: (
-                isinstance(got, torch.Tensor) and bool(got.isnan().any())
-            ),
+            "NaN came out. What lies between the rows is NaN: which lanes load what is "
+            "not theirs? And a masked lane is NaN unless the load has a third "
+            "argument: the sum takes all lanes",
+            when=has_nan,
         ),
-        UNWRITTEN,
         HOST_CODE,
     ),
     hint="take the row (3, 4) of the text through your kernel by hand, lane by lane",

@@ -1,9 +1,10 @@
 """Exercise 20.5, a matrix product in tiles that divide nothing."""
 
+import numpy as np
 import torch
 
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, tensor
-from deepseek_mini.lesson.oracles.kernel_faults import FAULTS, HOST_CODE, UNWRITTEN
+from deepseek_mini.lesson.oracles.kernel_faults import HOST_CODE, UNDEFINED, faults
 
 
 def matmul_kernel(a, b, out, M, N, K, BLOCK_M, BLOCK_N, BLOCK_K):
@@ -30,6 +31,26 @@ def _same_step(a, b, out, M, N, K, BLOCK_M, BLOCK_N, BLOCK_K):
     return steps * _first_step(a, b, out, M, N, K, BLOCK_M, BLOCK_N, BLOCK_K)
 
 
+def _counted_twice(a, b, out, M, N, K, BLOCK_M, BLOCK_N, BLOCK_K):
+    """total += tl.dot(x, y, total)"""
+    total = torch.zeros(M, N).double()
+    for x, y in zip(a.double().split(BLOCK_K, 1), b.double().split(BLOCK_K, 0)):
+        total = 2 * total + x @ y
+    return total.to(out.dtype)
+
+
+def _steps_of(size):
+    """Along K in steps of the wrong one of the three sizes."""
+
+    def wrong(a, b, out, M, N, K, BLOCK_M, BLOCK_N, BLOCK_K):
+        step, total = size(BLOCK_M, BLOCK_N), torch.zeros(M, N).double()
+        for k in (slice(start, start + BLOCK_K) for start in range(0, K, step)):
+            total += a[:, k].double() @ b[k].double()
+        return total.to(out.dtype)
+
+    return wrong
+
+
 def _rounded(got, want, args):
     """Whether it is the product, but for errors of bf16's size."""
     if not isinstance(got, torch.Tensor) or got.shape != want.shape:
@@ -48,6 +69,7 @@ def product_cases(rng):
         (13, 7, 33, (8, 4, 16), "nothing is a multiple"),
         (1, 30, 19, (16, 16, 8), "one row"),
         (9, 10, 100, (16, 16, 16), "long sums"),
+        (5, 9, 50, (4, 8, 32), "long steps"),
     ):
         a = tensor(rng, M, K, dtype=torch.bfloat16)
         b = tensor(rng, K, N, dtype=torch.bfloat16)
@@ -58,6 +80,12 @@ def product_cases(rng):
         yield Case((a, b, out, M, N, K, *tile), shown)
 
 
+def _owner(a, b, out, M, N, K, BLOCK_M, BLOCK_N, BLOCK_K):
+    """The number of the program of each element of out, row by row of the grid."""
+    rows, columns = np.arange(M) // BLOCK_M, np.arange(N) // BLOCK_N
+    return rows[:, None] * -(-N // BLOCK_N) + columns  # [M, N]
+
+
 def judge_product(theirs, rng):
     from deepseek_mini.lesson.judge_kernel import judge_kernel  # imports Triton
 
@@ -66,6 +94,11 @@ def judge_product(theirs, rng):
         theirs,
         rng,
         grid=lambda a, b, out, M, N, K, BM, BN, BK: (-(-M // BM), -(-N // BN)),
+        owner=_owner,
+        tiles=lambda a, b, out, M, N, K, BM, BN, BK: (
+            # or one of K after the other, without tl.dot
+            {"a": {BM * BK, BM}, "b": {BK * BN, BN}, "out": {BM * BN}}
+        ),
         most=lambda a, b, out, M, N, K, BM, BN, BK: (
             2 * (M * K * -(-N // BN) + N * K * -(-M // BM))
         ),
@@ -82,7 +115,22 @@ PRODUCT = Exercise(
     cases=product_cases,
     judge=judge_product,
     mistakes=(
-        *FAULTS,
+        *faults(
+            "rows of a have K numbers, rows of b N",
+            "Rows of out have N numbers",
+        ),
+        Mistake(
+            "tl.dot(x, y, total) is total and the product: += adds the total twice",
+            gives=_counted_twice,
+        ),
+        Mistake(
+            "the steps along K have the width of BLOCK_K, not that of BLOCK_N",
+            gives=_steps_of(lambda BLOCK_M, BLOCK_N: BLOCK_N),
+        ),
+        Mistake(
+            "the steps along K have the width of BLOCK_K, not that of BLOCK_M",
+            gives=_steps_of(lambda BLOCK_M, BLOCK_N: BLOCK_M),
+        ),
         Mistake("only the first BLOCK_K products are summed", gives=_first_step),
         Mistake("only the last step along K is left in the sum", gives=_last_step),
         Mistake(
@@ -91,8 +139,8 @@ PRODUCT = Exercise(
         ),
         Mistake("the last, shorter step along K is missing", gives=_whole_steps),
         Mistake(
-            "right to two digits: somewhere the sum is rounded to bf16. Which type has "
-            "your tile of zeros, and which tl.dot?",
+            "right to two digits: somewhere the sum has 16 bits. Which type has your "
+            "tile of zeros, and which tl.dot?",
             when=_rounded,
         ),
         Mistake(
@@ -100,7 +148,7 @@ PRODUCT = Exercise(
             "[BLOCK_K, BLOCK_N]: print the shapes of your tiles",
             raises="(inner dimension|First input shape|must match|broadcast)",
         ),
-        UNWRITTEN,
+        UNDEFINED,
         HOST_CODE,
     ),
     hint="with K = BLOCK_K and one tile: is the product right? Then let each of M, N "

@@ -1,9 +1,10 @@
 """Exercise 20.2, x + scale * y: the smallest kernel with a mask."""
 
+import numpy as np
 import torch
 
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, tensor
-from deepseek_mini.lesson.oracles.kernel_faults import FAULTS, HOST_CODE, UNWRITTEN
+from deepseek_mini.lesson.oracles.kernel_faults import HOST_CODE, faults
 
 
 def scaled_sum_kernel(x, y, out, n, scale, BLOCK):
@@ -34,7 +35,14 @@ def sum_cases(rng):
 def judge_sum(theirs, rng):
     from deepseek_mini.lesson.judge_kernel import judge_kernel  # imports Triton
 
-    judge_kernel(SUM, theirs, rng, grid=lambda x, y, out, n, s, B: (-(-n // B),))
+    judge_kernel(
+        SUM,
+        theirs,
+        rng,
+        grid=lambda x, y, out, n, s, B: (-(-n // B),),
+        owner=lambda x, y, out, n, s, B: np.arange(n) // B,
+        most=lambda x, y, *_: x.nbytes + y.nbytes,
+    )
 
 
 SUM = Exercise(
@@ -47,7 +55,10 @@ SUM = Exercise(
     cases=sum_cases,
     judge=judge_sum,
     mistakes=(
-        *FAULTS,
+        *faults(
+            "program p begins at place p * BLOCK",
+            "Program p has the places p * BLOCK to (p + 1) * BLOCK - 1",
+        ),
         Mistake(
             "the wrong one of the two is scaled",
             gives=lambda x, y, out, n, scale, B: (scale * x + y).to(out.dtype),
@@ -65,7 +76,6 @@ SUM = Exercise(
             "and tells its own work by its number",
             gives=_first_block_only,
         ),
-        UNWRITTEN,
         HOST_CODE,
     ),
     hint="take the ten numbers of the text: which of them has program 2, and where do "

@@ -1,9 +1,10 @@
 """Exercise 20.4, the softmax of rows longer than a block."""
 
+import numpy as np
 import torch
 
 from deepseek_mini.lesson.oracles import Case, Exercise, Mistake, tensor
-from deepseek_mini.lesson.oracles.kernel_faults import FAULTS, HOST_CODE, UNWRITTEN
+from deepseek_mini.lesson.oracles.kernel_faults import HOST_CODE, faults, same
 
 
 def softmax_kernel(x, out, D, BLOCK):
@@ -40,6 +41,24 @@ def _last_piece_total(x, out, D, BLOCK):
     return ((x.double() - largest).exp() / total).to(out.dtype)
 
 
+def _by_maxima(maximum):
+    """In float32, each piece beside maximum(the one so far, its own)."""
+
+    def wrong(x, out, D, BLOCK):
+        largest, total = torch.full((len(x), 1), -torch.inf), torch.zeros(len(x), 1)
+        for piece in x.split(BLOCK, dim=-1):
+            new = maximum(largest, piece.amax(-1, keepdim=True))
+            total = total * (largest - new).exp()
+            total, largest = total + (piece - new).exp().sum(-1, keepdim=True), new
+        return (x - largest).exp() / total
+
+    return wrong
+
+
+def _the_first(old, new):
+    return torch.where(old.isfinite(), old, new)
+
+
 def softmax_cases(rng):
     for rows, D, BLOCK, label in (
         (2, 5, 4, "two pieces"),
@@ -49,6 +68,9 @@ def softmax_cases(rng):
         (1, 20, 8, "the largest number in the first piece"),
         (2, 21, 8, "large numbers"),
         (1, 19, 8, "negative numbers alone"),
+        (2, 20, 8, "rows that rise"),
+        (2, 20, 8, "rows that fall"),
+        (1, 19, 16, "a row far below 0"),
     ):
         x = 2 * tensor(rng, rows, D, dtype=torch.float32)
         if "last" in label:
@@ -59,8 +81,15 @@ def softmax_cases(rng):
             x += 200.0
         if "negative" in label:
             x -= 150.0
+        if "rise" in label or "fall" in label:  # e to the power of 89 is no float32
+            x += (100.0 if "rise" in label else -100.0) * (torch.arange(D) // BLOCK)
+        if "far" in label:
+            x -= 20_000.0
         out = torch.full((rows, D), torch.nan)
-        yield Case((x, out, D, BLOCK), f"{label}: {rows} x {D}, BLOCK {BLOCK}")
+        shown = f"{label}: {rows} x {D}, BLOCK {BLOCK}"
+        # exp(x - (m + log s)) is right as well, and float32 has steps of 0.002 there.
+        tolerance = 0.01 if "far" in label else 1e-5
+        yield Case((x, out, D, BLOCK), shown, tolerance)
 
 
 def judge_softmax(theirs, rng):
@@ -71,7 +100,9 @@ def judge_softmax(theirs, rng):
         theirs,
         rng,
         grid=lambda x, *_: (len(x),),
-        most=lambda x, *_: 2 * 4 * x.numel(),
+        owner=lambda x, *_: np.arange(x.numel()) // x.shape[1],
+        most=lambda x, *_: 2 * x.nbytes,
+        tiles=lambda x, out, D, BLOCK: {"x": {BLOCK}, "out": {BLOCK}},
     )
 
 
@@ -85,7 +116,20 @@ SOFTMAX = Exercise(
     cases=softmax_cases,
     judge=judge_softmax,
     mistakes=(
-        *FAULTS,
+        *faults(
+            "row r begins at r * D, and the last piece is a shorter one",
+            "Row r begins at r * D, and its last piece is a shorter one",
+        ),
+        Mistake(
+            "the maximum is that over all pieces so far, not that of this piece: a row "
+            "may fall",
+            when=same(_by_maxima(lambda old, new: new)),
+        ),
+        Mistake(
+            "the maximum is that over all pieces so far, not that of the first one: a "
+            "row may rise",
+            when=same(_by_maxima(_the_first)),
+        ),
         Mistake(
             "each piece is a softmax of its own: the sum goes over the whole row",
             gives=_each_piece,
@@ -96,15 +140,23 @@ SOFTMAX = Exercise(
             gives=_never_rescaled,
         ),
         Mistake(
+            "the maximum begins at minus infinity, and so do lanes without a number: "
+            "the numbers of a row may be smaller than any finite one",
+            when=lambda got, want, args: (
+                float(args[0].max()) < -10_000 and not bool(got.nan_to_num().any())
+            ),
+        ),
+        Mistake(
             "lanes without a number took part as zeros: e to the power of 0 is 1",
-            gives=_zeros_counted,
+            when=same(_zeros_counted),
         ),
         Mistake(
             "only the last piece's exponentials were summed", gives=_last_piece_total
         ),
         Mistake(
-            "NaN or infinity came out: e to the power of 200 is no float32, a "
-            "difference of two infinities is NaN, and out holds NaN before the launch",
+            "NaN or infinity came out: e to the power of 89 is no float32, a "
+            "difference of two infinities is NaN, and so is, here, a masked lane whose "
+            "load has no third argument",
             when=lambda got, want, args: (
                 isinstance(got, torch.Tensor) and not bool(got.isfinite().all())
             ),
@@ -116,7 +168,13 @@ SOFTMAX = Exercise(
                 isinstance(got, torch.Tensor) and bool((got == 0).all(-1).any())
             ),
         ),
-        UNWRITTEN,
+        Mistake(
+            "every row came out as row 0: where does row r begin?",
+            when=lambda got, want, args: (
+                len(got) > 1
+                and torch.allclose(got, want[:1].expand_as(got), equal_nan=True)
+            ),
+        ),
         HOST_CODE,
     ),
     hint="take the row of the text, BLOCK 2: what are the maximum and the sum after "
