@@ -7,9 +7,10 @@
 # theorems more?
 #
 # The judge is Lean, a proof checker: a program that accepts a proof or does not. It runs
-# in this notebook. (On Linux it comes with the course; elsewhere the first cell may say what
-# to install.) DeepSeek's provers were trained and searched against it. On the benchmark
-# miniF2F V1 proved 52% of the theorems in all, and V2 88.9% with 8,192 tries each.
+# in this notebook. (On Linux it comes with the course; elsewhere the cell with the imports
+# may say what to install.) DeepSeek's provers were trained and searched against it. On
+# miniF2F, a benchmark of 488 school and olympiad problems in Lean, V1 proved 52% in all,
+# and V2 88.9% with 8,192 tries each.
 #
 # - **You will build** proofs that Lean judges live, a judge that refuses cheats, a small
 #   prover, the tree search RMaxTS, and the two ways of learning from verdicts.
@@ -80,13 +81,17 @@ for proof in ("fun x => fun y => x", "fun x => fun y => y", "fun x => fun y => _
 # %% [markdown]
 # The second returns a proof of the wrong thing, and Lean says so. The third is not wrong,
 # only unfinished, and Lean says more than a mark could: what is known at the hole and what
-# is to be shown, the **goal**. A search will live on that.
+# is to be shown, the **goal**. A search will live on that. (Lean reports a hole as an error;
+# the package turns that error into what you see. Where $p$ is to be shown Lean writes ⊢ p.)
+#
+# Four more names are Lean's: `And a b` is $a$ and $b$, `Or a b` is $a$ or $b$, `True` holds,
+# and `False` has no proof, so that `a → False` says not $a$.
 #
 # ## Cheats, and judges that fall for them
 #
 # A model that is paid for verdicts will find whatever the judge lets pass. Lean itself has
 # doors that a proof must not use: `sorry` stands for any proof, `axiom` assumes anything.
-# Here the second text looks harmless, and the fourth is proved only because of it:
+# Here the second text begins harmlessly, and the fourth is proved only because of it:
 
 # %%
 from deepseek_mini.posttraining import lean
@@ -99,7 +104,7 @@ batch = [
     ("(a b : Prop) : a → b", "fun x => _"),
     ("(a b : Prop) : a → b", "sorry"),
 ]
-alone = lean._judge(batch, 20, 1024)  # Lean without the package's list of words
+alone = lean.judge_any_text(batch)  # Lean without the package's list of words
 ours = judge(batch)
 rules = {
     "no 'sorry' in it": ["sorry" not in proof for _, proof in batch],
@@ -114,14 +119,15 @@ for rule, passes in {"text": range(1, 7), **rules}.items():
     cells = ("yes" if x is True else "no" if x is False else x for x in passes)
     print(f"{rule:20}", *(f"{cell!s:4}" for cell in cells))
 assert rules["the package"] == [True] + [False] * 5
-assert alone[3].proved and rules["no error but holes"][4]
+assert alone[1].proved and alone[3].proved and rules["no error but holes"][4]
 
 # %% [markdown]
 # - *The word "sorry"* is looked for: four of five cheats and errors have another name.
 # - *No error in the file*: one wrong text condemns all others, right ones too.
 # - *No error but holes*: a hole counts as proof, and an empty proof is one hole.
-# - *Lean, line by line* is right about every text by itself. But `axiom` is Lean too, and
-#   what it assumes holds for all that follows.
+# - *Lean, line by line* takes 2, a right proof with an axiom behind it, and 4, where nothing
+#   but that axiom speaks for $b$. `axiom` is Lean too, and what it assumes holds for all
+#   that follows: one text can open the door for another.
 # - *The package* shows Lean only texts of words from a short list, then judges each by the
 #   errors on its own line, and holes are no proof. It has limits of time and memory too.
 #
@@ -138,11 +144,12 @@ for cheat, verdict in zip(cheats, judge([(statement, cheat) for cheat in cheats]
 # ## A proof as steps
 #
 # A model writes better in small pieces. One of our **steps** fills the leftmost hole of a
-# term, possibly with new holes, as Lean's tactics do. `intro` takes what stands before an
-# arrow as a new hypothesis (`h0`, `h1`, ... in order of making); `parts h` takes an And
-# apart; `split` shows both sides of one; `exact h` is the end of a branch. The whole list,
-# with `?` for a new hole, `k` and `l` for new names, and `x` for the name that is given
-# (the last four are for equations and induction, which this lesson leaves out):
+# term, possibly with new holes, as Lean's own steps, the **tactics**, do. `intro` takes
+# what stands before an arrow as a new hypothesis (`h0`, `h1`, ... in order of making);
+# `parts h` takes an And apart; `split` shows both sides of one; `exact h` is the end of a
+# branch. The whole list, with `?` for a new hole, `k` and `l` for new names, and `x` for
+# the name that is given (the last four are for equations and induction, which this lesson
+# leaves out):
 
 # %%
 from deepseek_mini.posttraining.proofs import STEPS, lean_term
@@ -167,7 +174,8 @@ assert v.proved
 # ## The small prover
 #
 # The theorems are random formulas over three propositions that hold without the law of the
-# excluded middle. A plain search finds a proof for the training set, and Lean confirms it.
+# excluded middle (so `Or a (a → False)` is not among them). A plain search finds a proof
+# for the training set, and Lean confirms it.
 # A hash of the formula decides which theorems are held out. The model is a dense
 # transformer over 52 words, taught by SFT with the loss on the proof alone. This is what
 # it reads:
@@ -212,7 +220,7 @@ for steps in prover.write_proofs(base, [(goal, ())] * 8, seed=1):
 # rest. Which node?
 #
 # Call the ways on from a node **arms**: to let the model write from here, or to go to one
-# of its children. Each time an arm is chosen, it earns $r$; V1.5 pays the
+# of its children. After a sample every arm on the way to its node earns $r$; V1.5 pays the
 # **intrinsic reward**
 #
 # $$r = 1 \text{ if the sample added a node to the tree (or is a proof), else } 0.$$
@@ -225,10 +233,11 @@ for steps in prover.write_proofs(base, [(goal, ())] * 8, seed=1):
 # $$W_a = \sum_{t=1}^{n_a} \gamma^{n_a - t} r_t, \qquad N_a = \sum_{t=0}^{n_a - 1} \gamma^t,
 # \qquad Q_a = \frac{W_a}{N_a} + \sqrt{\frac{2 \ln \sum_b N_b}{N_a}}.$$
 #
-# The first part is the mean reward, the second a bonus for what was chosen rarely; an arm
-# that was never chosen has $Q = \infty$. From the root go to the arm with the largest $Q$,
-# again and again, until it is the arm that writes. **Predict**, for $\gamma = \frac12$,
-# which of three arms is next: paid early, paid late, or paid once out of once?
+# The sum over $b$ is over the arms of the same node. The first part is the mean reward,
+# the second a bonus for what was chosen rarely; an arm that was never chosen has $Q =
+# \infty$. From the root go to the arm with the largest $Q$, again and again, until it is
+# the arm that writes. **Predict**, for $\gamma = \frac12$, which of three arms is next:
+# paid early, paid late, or paid once out of once?
 
 # %%
 histories = {"early": [1, 1, 0, 0], "late": [0, 0, 1, 1], "once": [1]}
@@ -399,9 +408,9 @@ assert (found("random node") > found("RMaxTS")).all()
 # %% [markdown]
 # Two answers. **The tree helps**: in every seed RMaxTS proves more theorems than independent
 # tries do with 32 samples, two to five more. Up to 8 samples it does not; the tree has to
-# grow first. **The reward does not**, here: without it the search proves as many, give
-# or take two, and from a random node more, in every seed. So what counts at this budget is
-# to keep what was right.
+# grow first. **The reward does not**, here: without it the search proves up to two more
+# or fewer, and from a random node more, in every seed. So what counts at this budget is to
+# keep what was right.
 #
 # Why? A tree gets six or seven states in 32 samples. A mean is at most 1, and an arm chosen
 # 8 of 32 times has a bonus of 0.93: counts decide more than rewards. And RMaxTS spends half
@@ -409,7 +418,8 @@ assert (found("random node") > found("RMaxTS")).all()
 # theorem, and its reward far more to learn from; what it does there we cannot say.
 #
 #
-# A small version, live: 24 of the theorems, 8 samples each.
+# A small version, live: 24 of the theorems, 8 samples each. It is too small to tell the two
+# ways apart; it shows that the search runs, and that Lean accepts what it finds.
 
 # %%
 from itertools import count
@@ -577,7 +587,8 @@ assert whole.proved
 # with the tactic state as a comment in the proof, which the model learns to write itself.
 # RLPAF with $G = 32$, learning rate $5 \cdot 10^{-6}$ and $\beta = 0.02$. RMaxTS with 6,400
 # samples a theorem, $\gamma = 0.99$, temperature 1. **V2**: 671B, the stitched proofs with
-# V3's thoughts as a cold start, then GRPO on 256 problems with 32 proofs each, on the verdict
+# V3's thoughts as a cold start (the SFT before RL), then GRPO on 256 problems with 32
+# proofs each, on the verdict
 # and, early, on keeping to the sketch; 88.9% with 8,192 samples.
 
 # %%
@@ -642,8 +653,9 @@ setup(seed=0)
 # "information") and "data", the text. Return a list of $n$ bools, True where a proof is
 # accepted:
 #
-# - It is refused if an error is on its line, and if any message on its line has the words
-#   `declaration uses 'sorry'` in its text, which Lean gives as a warning.
+# - It is refused if an error is on its line. (A hole is one: Lean reports it as an error.)
+# - It is refused if any message on its line, whatever its severity, has the words
+#   `declaration uses 'sorry'` somewhere in its text.
 # - Other warnings and informations do not matter, whatever names they mention. Nor does what
 #   is said of other lines, those before the first proof and behind the last included.
 # - If `messages` is None, Lean died, and nothing is accepted.
@@ -668,10 +680,15 @@ def accepted(messages: list[dict] | None, first: int, n: int) -> list[bool]:
 
 # %%
 # To try it, take away the # of the next lines. It should print
-# [True, False, True, False] and [False, False]
-# said = [{"line": 41, "severity": "error", "data": "Type mismatch"},
-#         {"line": 42, "severity": "warning", "data": "unused variable `sorry`"},
-#         {"line": 43, "severity": "warning", "data": "declaration uses 'sorry'"}]
+# [True, False, False, False] and [False, False]
+# said = [{"line": 40, "severity": "warning", "data": "unused variable 'sorry'"},
+#         {"line": 41, "severity": "error", "data": "Type mismatch"},
+#         {"line": 41, "severity": "warning", "data": "unused variable `x`"},
+#         {"line": 42, "severity": "information", "data": "Try this: exact h"},
+#         {"line": 42, "severity": "error", "data": "don't know how to synthesize"},
+#         {"line": 43, "severity": "warning", "data": "declaration uses 'sorry'"},
+#         {"line": 39, "severity": "error", "data": "Type mismatch"},
+#         {"line": 44, "severity": "error", "data": "Type mismatch"}]
 # print(accepted(said, 40, 4), accepted(None, 40, 2))
 check("19.1", accepted)
 
@@ -685,12 +702,13 @@ check("19.1", accepted)
 #
 # - At an error the walk ends, and so it does when the proof is whole. What follows has no
 #   place in the tree, however good it looks.
-# - A state that is in `seen` brings nothing, and the walk goes on.
+# - A state that is in `seen` brings nothing, and the walk goes on. (The package's search
+#   also ends the walk where the known state hangs elsewhere in its tree.)
 # - Any other state is new. If it comes a second time it has been seen.
 #
 # Return the pair `new, reward`: the list of the new states in their order (`""` is no
-# state), and 1.0 if there is a new one or the proof is whole, else 0.0. `seen` must stay as
-# it is.
+# state), and 1.0 if there is a new one, wherever on the walk, or the proof is whole, even
+# through known states; else 0.0. `seen` must stay as it is.
 #
 # By hand: `["p", "q", None, "r"]` with `["p"]` seen brings `["q"]` and 1.0. `["p", ""]` with
 # `["p"]` seen brings `[]` and 1.0, for the proof. `["p", None]` then brings `[]` and 0.0.
@@ -712,9 +730,13 @@ def take_in(states: list[str | None], seen: list[str]) -> tuple[list[str], float
 
 # %%
 # To try it, take away the # of the next lines. It should print
-# (['q'], 1.0) ([], 1.0) ([], 0.0) (['q', 'r'], 1.0)
-# walks = [["p", "q", None, "r"], ["p", ""], ["p", None], ["q", "p", "q", "r"]]
-# print(*(take_in(states, ["p"]) for states in walks))
+# (['q'], 1.0) ([], 1.0) ([], 0.0) (['q', 'r'], 1.0) (['q'], 1.0) (['q'], 1.0)
+# and then ['p']
+# walks = [["p", "q", None, "r"], ["p", ""], ["p", None], ["q", "p", "q", "r"],
+#          ["q", "", "r"], ["q", "p"]]
+# seen = ["p"]
+# print(*(take_in(states, seen) for states in walks))
+# print(seen)
 check("19.2", take_in)
 
 # %% [markdown]
@@ -750,24 +772,27 @@ def ducb(rewards: list[np.ndarray], gamma: float) -> np.ndarray:
 
 # %%
 # To try it, take away the # of the next lines. It should print
-# [1.4386, 2.3537] and [1.5541, 1.8257, inf]
+# [1.4386, 2.3537], [1.5541, 1.8257, inf] and [1.5481, 2.4823]
 # arms = [np.array([1.0, 0.0]), np.array([1.0])]
 # print([round(float(q), 4) for q in ducb(arms, 0.5)])
 # arms = [np.array([0.0, 1.0, 0.0, 1.0]), np.array([1.0, 0.0, 1.0]), np.array([])]
 # print([round(float(q), 4) for q in ducb(arms, 0.9)])
+# arms = [np.array([1.0, 0.0]), np.array([1.0])]
+# print([round(float(q), 4) for q in ducb(arms, 1.0)])
 check("19.3", ducb)
 
 # %% [markdown]
 # ## 19.4 Five proofs for Lean
 #
 # *Some thought, 20 minutes.* Write the steps of five proofs. Each step fills the leftmost
-# hole; hypotheses are h0, h1, ... in the order of their making on the way to that hole.
+# hole; hypotheses are h0, h1, ... in the order of their making on the way to that hole. So
+# after `cases` both branches call theirs by the same name.
 #
 # | step | what it does |
 # |---|---|
 # | `intro` | to show p → q: take p as a new hypothesis, show q |
 # | `exact h` | h is what is to be shown |
-# | `apply h` | h is p → q and q is to be shown: show p |
+# | `apply h` | h is p → q, and exactly that q is to be shown: show p |
 # | `use h` | h is p → q: show p first, then go on with a new hypothesis q |
 # | `split` | to show And p q: show p, then q |
 # | `parts h` | h is And p q: two new hypotheses, p and q |
@@ -805,12 +830,12 @@ def proofs() -> dict[str, list[str]]:
 
 # %%
 # To see what is left after some steps, take away the # of the next lines. They print
-# that b and a are left to show.
+# False None b a: not proved, nothing wrong so far, b and a left to show.
 # from deepseek_mini.posttraining.lean import judge
 # from deepseek_mini.posttraining.proofs import lean_term
 # begun = lean_term(["intro", "parts h0", "split"])
 # verdict = judge([("(a b c : Prop) : And a b → And b a", begun)])[0]
-# print(verdict.reason, *(hole.goal for hole in verdict.holes))
+# print(verdict.proved, verdict.reason, *(hole.goal for hole in verdict.holes))
 check("19.4", proofs)
 
 # %% [markdown]

@@ -90,7 +90,7 @@ def judge(
     open_ones = [i for i, verdict in enumerate(verdicts) if verdict is None]
     for first in range(0, len(open_ones), CHUNK):
         chunk = open_ones[first : first + CHUNK]
-        found = _judge([proofs[i] for i in chunk], seconds, megabytes)
+        found = judge_any_text([proofs[i] for i in chunk], seconds, megabytes)
         for i, verdict in zip(chunk, found, strict=True):
             verdicts[i] = verdict
     return verdicts
@@ -127,9 +127,10 @@ def _refusal(statement: str, proof: str) -> Verdict | None:
     return None
 
 
-def _judge(
-    proofs: Sequence[tuple[str, str]], seconds: int, megabytes: int
+def judge_any_text(
+    proofs: Sequence[tuple[str, str]], seconds: int = 20, megabytes: int = MEGABYTES
 ) -> list[Verdict]:
+    """Lean alone, without the list of allowed words: cheats pass. At most `CHUNK`."""
     lines = (FOLDER / "prelude.lean").read_text(encoding="utf-8").splitlines()
     before = len(lines)
     for i, (statement, proof) in enumerate(proofs):
@@ -142,7 +143,8 @@ def _judge(
             return [Verdict(False, f"Lean did not finish within {seconds} s")]
         half = len(proofs) // 2
         parts = (proofs[:half], proofs[half:])
-        return [v for part in parts for v in _judge(part, seconds, megabytes)]
+        found = [judge_any_text(part, seconds, megabytes) for part in parts]
+        return [verdict for part in found for verdict in part]
     found = [_Messages() for _ in proofs]
     for message in messages:
         if message["severity"] != "error":

@@ -121,6 +121,99 @@ def accepted_numbers(messages, first, n):
     return [i for i, ok in enumerate(accepted_set(messages, first, n)) if ok]
 
 
+def _by_line(against, name):
+    def wrong(messages, first, n):
+        if messages is None:
+            return [False] * n
+        refused = {m["line"] for m in messages if against(m)}
+        return [first + i not in refused for i in range(n)]
+
+    wrong.__name__ = name
+    return wrong
+
+
+def _error_or(refuses, name):
+    return _by_line(lambda m: m["severity"] == "error" or refuses(m), name)
+
+
+accepted_quoted = _error_or(lambda m: "'sorry'" in m["data"], "accepted_quoted")
+accepted_uses = _error_or(lambda m: "declaration uses" in m["data"], "accepted_uses")
+accepted_equal = _error_or(lambda m: m["data"] == USES, "accepted_equal")
+accepted_begins = _error_or(lambda m: m["data"].startswith(USES), "accepted_begins")
+accepted_ends = _error_or(lambda m: m["data"].endswith(USES), "accepted_ends")
+accepted_warning_only = _error_or(
+    lambda m: m["severity"] == "warning" and USES in m["data"], "accepted_warning_only"
+)
+accepted_word_error = _error_or(
+    lambda m: "error" in m["data"] or USES in m["data"], "accepted_word_error"
+)
+accepted_holes = _by_line(
+    lambda m: (
+        (m["severity"] == "error" and "placeholder" not in m["data"])
+        or USES in m["data"]
+    ),
+    "accepted_holes",
+)
+
+
+def accepted_first_message(messages, first, n):
+    if messages is None:
+        return [False] * n
+    out = []
+    for i in range(n):
+        said = next((m for m in messages if m["line"] == first + i), None)
+        out.append(said is None or not _against(said))
+    return out
+
+
+def accepted_last_message(messages, first, n):
+    if messages is None:
+        return [False] * n
+    ok = [True] * n
+    for m in messages:
+        if 0 <= m["line"] - first < n:
+            ok[m["line"] - first] = not _against(m)
+    return ok
+
+
+def accepted_wraps(messages, first, n):
+    if messages is None:
+        return [False] * n
+    ok = [True] * n
+    for m in messages:
+        if _against(m) and m["line"] - first < n:
+            ok[m["line"] - first] = False
+    return ok
+
+
+def accepted_index_error(messages, first, n):
+    if messages is None:
+        return [False] * n
+    ok = [True] * n
+    for m in messages:
+        if _against(m):
+            ok[m["line"] - first] = False
+    return ok
+
+
+def accepted_not_the_first(messages, first, n):
+    ok = accepted_set(messages, first, n)
+    return ok if messages is None else [True, *ok[1:]]
+
+
+def accepted_not_the_last(messages, first, n):
+    ok = accepted_set(messages, first, n)
+    return ok if messages is None else [*ok[:-1], True]
+
+
+def accepted_empty_is_dead(messages, first, n):
+    return accepted_set(messages or None, first, n)
+
+
+def accepted_all(messages, first, n):
+    return [True] * n
+
+
 # --- 19.2 -------------------------------------------------------------------------
 
 
@@ -265,6 +358,60 @@ def take_writes_seen(states, seen):
     return new, float(bool(new))
 
 
+def take_last_state(states, seen):
+    new, reward = [], 0.0
+    for state in states:
+        if state is None:
+            break
+        if state == "":
+            return new, 1.0
+        if state in seen or state in new:
+            reward = 0.0
+        else:
+            new.append(state)
+            reward = 1.0
+    return new, reward
+
+
+def take_error_unpaid(states, seen):
+    new, reward = take_walk(states, seen)
+    return new, 0.0 if None in states else reward
+
+
+def take_one_short(states, seen):
+    new = []
+    for state in states:
+        if state is None:
+            new = new[:-1]
+            break
+        if state == "":
+            return new, 1.0
+        if state not in seen and state not in new:
+            new.append(state)
+    return new, float(bool(new))
+
+
+def take_proof_anywhere(states, seen):
+    new, _ = take_walk(states, seen)
+    return new, float(bool(new) or "" in states)
+
+
+def take_proof_last(states, seen):
+    new, _ = take_walk(states, seen)
+    whole = "" in states and (None not in states[: states.index("")])
+    return new, float(bool(new) or whole or states[-1:] == [""])
+
+
+def take_or(states, seen):
+    new, reward = take_walk(states, seen)
+    return new, new or bool(reward)
+
+
+def take_sorted(states, seen):
+    new, reward = take_walk(states, seen)
+    return sorted(new), reward
+
+
 # --- 19.3 -------------------------------------------------------------------------
 
 
@@ -350,6 +497,49 @@ ducb_new_is_zero = _ducb(empty=0.0, name="ducb_new_is_zero")
 ducb_sum = _ducb(mean=lambda r, w: w @ r, name="ducb_sum")
 
 
+ducb_never_minus = _ducb(empty=-np.inf, name="ducb_never_minus")
+ducb_never_large = _ducb(empty=1e9, name="ducb_never_large")
+ducb_log_plus_one = _ducb(
+    bonus=lambda w, total: np.sqrt(2 * np.log1p(total) / w.sum()),
+    name="ducb_log_plus_one",
+)
+ducb_minus = _ducb(
+    bonus=lambda w, total: -np.sqrt(2 * np.log(total) / w.sum()), name="ducb_minus"
+)
+ducb_plain_sum = _ducb(mean=lambda r, w: r.sum() / w.sum(), name="ducb_plain_sum")
+
+
+def _other_n(count, name):
+    def wrong(rewards, gamma):
+        N = np.array([float(count(len(r), gamma)) for r in rewards])
+        W = np.array([gamma ** np.arange(len(r))[::-1] @ r for r in rewards])
+        with np.errstate(all="ignore"):
+            scores = W / N + np.sqrt(2 * np.log(N.sum()) / N)
+        return np.where([len(r) == 0 for r in rewards], np.inf, scores)
+
+    wrong.__name__ = name
+    return wrong
+
+
+ducb_n_plain = _other_n(lambda n, g: n, "ducb_n_plain")
+ducb_n_from_one = _other_n(
+    lambda n, g: sum(g**t for t in range(1, n + 1)), "ducb_n_from_one"
+)
+ducb_n_too_long = _other_n(
+    lambda n, g: sum(g**t for t in range(n + 1)), "ducb_n_too_long"
+)
+ducb_closed_at_one = _other_n(
+    lambda n, g: np.float64(1 - g**n) / np.float64(1 - g), "ducb_closed_at_one"
+)
+
+
+def ducb_tiny(rewards, gamma):
+    N = np.array([(gamma ** np.arange(len(r))).sum() for r in rewards])
+    W = np.array([gamma ** np.arange(len(r))[::-1] @ r for r in rewards])
+    N = np.maximum(N, 1e-12)
+    return W / N + np.sqrt(2 * np.log(N.sum()) / N)
+
+
 def ducb_total_count(rewards, gamma):
     total = sum(len(r) for r in rewards)
     return _ducb(bonus=lambda w, _: np.sqrt(2 * np.log(total) / w.sum()))(
@@ -417,6 +607,23 @@ def proofs_one_too_many():
     return {**RIGHT, "chain": [*RIGHT["chain"], "exact h0"]}
 
 
+def proofs_refused_and_longer():
+    return {**RIGHT, "refute": ["intro", "parts h0", "apply h2", "exact h1",
+                                "absurd h3"]}  # fmt: skip
+
+
+def proofs_many_intros():
+    return {**RIGHT, "chain": ["intro"] * 120}
+
+
+def proofs_endless():
+    return {**RIGHT, "swap": ["intro"] + ["parts h0"] * 120}
+
+
+def proofs_empty_step():
+    return {**RIGHT, "chain": ["intro", ""]}
+
+
 def proofs_no_name():
     return {**RIGHT, "refute": ["intro", "parts", "use h2", "exact h1", "absurd h3"]}
 
@@ -460,6 +667,22 @@ ANSWERS = {
             Wrong(accepted_crash, "nothing to go over"),
             Wrong(accepted_refused, "these are the refused ones"),
             Wrong(accepted_numbers, "a bool for each"),
+            Wrong(accepted_first_message, "only the first message of a line"),
+            Wrong(accepted_last_message, "only the last message of a line"),
+            Wrong(accepted_quoted, "a part of the words is not enough"),
+            Wrong(accepted_uses, "a part of the words is not enough"),
+            Wrong(accepted_equal, "inside a longer text"),
+            Wrong(accepted_begins, "inside a longer text"),
+            Wrong(accepted_ends, "inside a longer text"),
+            Wrong(accepted_warning_only, "in any message, whatever its severity"),
+            Wrong(accepted_word_error, "what is an error stands in the severity"),
+            Wrong(accepted_holes, "a hole is taken for a proof"),
+            Wrong(accepted_wraps, "the index -1 is the last element"),
+            Wrong(accepted_index_error, "leave it out"),
+            Wrong(accepted_not_the_first, "the first proof is not looked at"),
+            Wrong(accepted_not_the_last, "the last proof is not looked at"),
+            Wrong(accepted_empty_is_dead, "an empty list is no death"),
+            Wrong(accepted_all, "nothing of the messages is used"),
         ],
     ),
     "19.2": Answers(
@@ -480,6 +703,13 @@ ANSWERS = {
             Wrong(take_always, "every sample is paid"),
             Wrong(take_other_order, "another order"),
             Wrong(take_reward_only, "two results"),
+            Wrong(take_last_state, "a new state pays even if"),
+            Wrong(take_error_unpaid, "a sample with an error is paid too"),
+            Wrong(take_one_short, "the step before the error is right"),
+            Wrong(take_proof_anywhere, "behind the error cannot be a proof"),
+            Wrong(take_proof_last, "behind the error cannot be a proof"),
+            Wrong(take_or, "and not the list"),
+            Wrong(take_sorted, "keep that of the walk"),
             Wrong(take_writes_seen, "changed its input seen in place"),
         ],
     ),
@@ -505,6 +735,16 @@ ANSWERS = {
             Wrong(ducb_new_is_zero, "its score is infinite"),
             Wrong(ducb_nan, "its score is infinite"),
             Wrong(ducb_divides, "its score is infinite"),
+            Wrong(ducb_never_minus, "its score is infinite"),
+            Wrong(ducb_never_large, "its score is infinite"),
+            Wrong(ducb_tiny, "its score is infinite"),
+            Wrong(ducb_closed_at_one, "at γ = 1 the closed form"),
+            Wrong(ducb_n_plain, "N is the number of choices here"),
+            Wrong(ducb_n_from_one, "and γ⁰ is 1"),
+            Wrong(ducb_n_too_long, "N has one term too many"),
+            Wrong(ducb_plain_sum, "W is the plain sum"),
+            Wrong(ducb_log_plus_one, "of the sum plus 1"),
+            Wrong(ducb_minus, "it is added"),
         ],
     ),
     "19.4": Answers(
@@ -514,6 +754,10 @@ ANSWERS = {
             Wrong(proofs_unfinished, "either: the proof is not finished"),
             Wrong(proofs_wrong_side, "have to show b"),
             Wrong(proofs_one_too_many, "the proof is whole before that step"),
+            Wrong(proofs_refused_and_longer, "refute: Lean refuses step 3"),
+            Wrong(proofs_many_intros, "chain: Lean refuses step 4"),
+            Wrong(proofs_endless, "121 steps are too many"),
+            Wrong(proofs_empty_step, "there is no step ''"),
             Wrong(proofs_no_name, "parts takes one name"),
             Wrong(proofs_sorry, "there is no step 'sorry'"),
             Wrong(proofs_term, "should be a list of texts"),

@@ -44,6 +44,41 @@ def _scored(mean=None, bonus=None, weights=None):
     return wrong
 
 
+def _counted(count, plain_sum=False):
+    """Scores with another N: `count(n, gamma)` of an arm that was chosen n times."""
+
+    def wrong(rewards, gamma):
+        N = np.array([float(count(len(r), gamma)) for r in rewards])
+        W = [
+            r.sum() if plain_sum else (gamma ** np.arange(len(r))[::-1] * r).sum()
+            for r in rewards
+        ]
+        with np.errstate(all="ignore"):
+            scores = np.array(W) / N + np.sqrt(2 * np.log(N.sum()) / N)
+        return np.where([len(r) > 0 for r in rewards], scores, np.inf)
+
+    return wrong
+
+
+def _n(n, gamma):
+    return sum(gamma**t for t in range(n))
+
+
+def _zero_over_zero(got, want, args):
+    """The closed form (1 - γ^n) / (1 - γ) at γ = 1: nan where an arm was chosen."""
+    rewards, gamma = args
+    chosen = np.array([len(r) > 0 for r in rewards])
+    return gamma == 1 and bool(np.isnan(np.asarray(got, float))[chosen].any())
+
+
+def _never_chosen(got, want, args):
+    """Right for the chosen arms, and anything but infinity for the others."""
+    got, new = np.asarray(got, float), np.isinf(want)
+    return (
+        new.any() and np.allclose(got[~new], want[~new]) and (got[new] != np.inf).any()
+    )
+
+
 def _shared_time(rewards, gamma):
     """All arms age with every choice of any arm, in the order of the list."""
     ages = np.cumsum([0, *(len(r) for r in rewards[::-1])])[:-1][::-1]
@@ -173,6 +208,34 @@ DUCB = Exercise(
             gives=_scored(bonus=lambda w, n, t: np.sqrt(2 * np.log(w.sum()) / w.sum())),
         ),
         Mistake(
+            "N is the number of choices here: it is discounted, as W is",
+            gives=_counted(lambda n, g: n),
+        ),
+        Mistake(
+            "W is the plain sum of the rewards here: it is discounted, as N is",
+            gives=_counted(_n, plain_sum=True),
+        ),
+        Mistake(
+            "the newest choice counts γ in N: the sum begins with t = 0, and γ⁰ is 1",
+            gives=_counted(lambda n, g: g * _n(n, g)),
+        ),
+        Mistake(
+            "N has one term too many: t goes from 0 to n - 1",
+            gives=_counted(lambda n, g: _n(n + 1, g) if n else 0),
+        ),
+        Mistake(
+            "N has one term too many: t goes from 0 to n - 1",
+            gives=_counted(lambda n, g: _n(n + 1, g)),
+        ),
+        Mistake(
+            "the logarithm is of the sum plus 1: of the sum itself",
+            gives=_scored(bonus=lambda w, n, t: np.sqrt(2 * np.log(t + 1) / w.sum())),
+        ),
+        Mistake(
+            "the bonus is taken away: it is added",
+            gives=_scored(bonus=lambda w, n, t: -np.sqrt(2 * np.log(t) / w.sum())),
+        ),
+        Mistake(
             "an arm ages with the choices of others: each has a clock of its own",
             gives=_shared_time,
         ),
@@ -181,12 +244,25 @@ DUCB = Exercise(
             gives=_zero_for_new,
         ),
         Mistake(
+            "at γ = 1 the closed form of N is 0/0: N is then the number of choices",
+            when=_zero_over_zero,
+        ),
+        Mistake(
+            "an arm that was never chosen has N = 0: its score is infinite",
+            when=_never_chosen,
+        ),
+        Mistake(
             "an arm that was never chosen has N = 0: its score is infinite",
             when=lambda got, want, args: bool(np.isnan(np.asarray(got, float)).any()),
         ),
         Mistake(
-            "an arm that was never chosen has N = 0: its score is infinite",
+            "an arm that was never chosen has N = 0: its score is infinite (and at "
+            "γ = 1 the closed form of N is 0/0)",
             raises="ZeroDivisionError",
+        ),
+        Mistake(
+            "nothing was chosen yet: ln is of 0, and all scores are infinite",
+            raises="math domain error",
         ),
     ),
     exact_dtype=False,

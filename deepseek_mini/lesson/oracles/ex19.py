@@ -1,7 +1,7 @@
 """Lesson 19, Prover: the oracles walk message by message, state by state.
 
-19.1 is in `line_verdicts.py`, 19.2 in `new_states.py`, 19.3 in `discounted_arms.py`;
-19.4, which Lean itself judges, is in `lean_proofs.py`.
+19.1 is in `line_messages.py` and `line_verdicts.py`, 19.2 in `new_states.py`, 19.3 in
+`discounted_arms.py`; 19.4, which Lean itself judges, is in `lean_proofs.py`.
 """
 
 from deepseek_mini.lesson.oracles.discounted_arms import DUCB

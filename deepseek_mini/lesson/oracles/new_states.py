@@ -49,6 +49,36 @@ def _with_the_end(states, seen):
     return new, float(bool(new))
 
 
+def _last_decides(states, seen):
+    """The reward of the last state that was reached."""
+    new, reward = [], 0.0
+    for state in states:
+        if state is None:
+            break
+        if state == "":
+            return new, 1.0
+        reward = float(state not in [*seen, *new])
+        new += [state] if reward else []
+    return new, reward
+
+
+def _one_too_short(states, seen):
+    new, reward = take_in(states, seen)
+    if None in states and "" not in _until_error(states):
+        return new[:-1], float(len(new) > 1)
+    return new, reward
+
+
+def _proof_behind_error(states, seen):
+    new, reward = take_in(states, seen)
+    return new, float(reward or "" in states)
+
+
+def _unpaid_error(states, seen):
+    new, reward = take_in(states, seen)
+    return new, 0.0 if None in states else reward
+
+
 def _paid(reward):
     """The right states, and another reward."""
 
@@ -109,6 +139,18 @@ def state_cases(rng):
     yield Case(([s[4], s[5], None], [s[4], s[5]]), "known states, then an error")
     yield Case(([], [s[0]]), "no step at all")
     yield Case(([""], []), "a proof of one step")
+    yield Case(([s[1], s[0]], [s[0]]), "new, then known")
+    yield Case(([s[1], s[0], None], [s[0]]), "new, then known, then an error")
+    yield Case(([s[1], s[2], s[1]], [s[0]]), "two new ones, and the first again")
+    yield Case(([s[1], s[2], None], [s[0]]), "two new ones, then an error")
+
+
+def _list_as_reward(got, want, args):
+    return isinstance(got, tuple | list) and isinstance(got[1], list)
+
+
+def _other_order(got, want, args):
+    return got[1] == want[1] and sorted(got[0]) == sorted(want[0])
 
 
 def _only_one(got, want, args):
@@ -175,8 +217,33 @@ STATES = Exercise(
             "known states are paid again: then a search can stay where it is",
             gives=_paid(lambda new, whole, kept: bool(kept)),
         ),
+        Mistake(
+            "a new state pays even if the walk then comes to known ones",
+            gives=_last_decides,
+        ),
+        Mistake(
+            "the step before the error is right: the error begins with its own step",
+            gives=_one_too_short,
+        ),
+        Mistake(
+            "a sample with an error is paid too, if it brought a new state",
+            gives=_unpaid_error,
+        ),
+        Mistake(
+            "what stands behind the error cannot be a proof",
+            gives=_proof_behind_error,
+        ),
         Mistake("every sample is paid here", gives=_paid(lambda *_: 1.0)),
         in_another_order("the two are right, in another order: new first"),
+        Mistake(
+            "the reward is a number, 1.0 or 0.0, and not the list: `a or b` is a or b "
+            "itself",
+            when=_list_as_reward,
+        ),
+        Mistake(
+            "these are the new states, but not in their order: keep that of the walk",
+            when=_other_order,
+        ),
         Mistake("two results are wanted: `new, reward`", when=_only_one),
         Mistake(
             "a state may be None, where Lean reported an error: ask for that first",
